@@ -1,0 +1,235 @@
+"""Bounded measures and their grids in, the statements that compute exact integers out.
+
+Guarantee: each statement enforces the bound of its strategy, row by row or unit by unit, whatever
+the rows hold: values are clamped to the grid's bounds after every expression, NULL counts for
+nothing, and a unit's rows or groups beyond the bound are not read into any number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from planner.bounding import BoundedMeasure, BoundedRelease, Shape, Strategy
+from planner.emit import Printer, column_name, literal, printer_for
+from planner.expression import Column, Expression
+from planner.functions.entry import number
+from planner.domain import Type, Domain
+from planner.relation import (
+    RANK_NAME,
+    Aggregate,
+    Measure,
+    Release,
+    protected_scans,
+    unit_of,
+)
+
+SELECTION = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The integers that stand for values: value = step * integer, low <= integer <= high."""
+
+    step: float
+    low: int
+    high: int
+
+    @property
+    def largest(self) -> int:
+        return max(abs(self.low), abs(self.high))
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement; its columns are the keys and then the measures in `places` (SELECTION:
+    the count of units that decides which keys are shown)."""
+
+    sql: str
+    places: tuple[int, ...]
+
+
+def statements(bounded: BoundedRelease, grids: tuple[Grid | None, ...]) -> tuple[Statement, ...]:
+    """Print one statement for each strategy in use; `grids` gives the grid of each SUM."""
+    by_strategy: dict[Strategy, list[tuple[int, BoundedMeasure]]] = {}
+    alone: list[list[tuple[int, BoundedMeasure]]] = []
+    entries = list(enumerate(bounded.measures))
+    if bounded.selection is not None:
+        entries.append((SELECTION, bounded.selection))
+    for place, measure in entries:
+        strategy = measure.strategy
+        distinct = measure.measure.aggregate is Aggregate.DISTINCT
+        if distinct and strategy.shape is Shape.UNIT_CLIP:
+            alone.append([(place, measure)])
+        else:
+            by_strategy.setdefault(strategy, []).append((place, measure))
+    printed = []
+    for group in (*by_strategy.values(), *alone):
+        strategy = group[0][1].strategy
+        measures = [m.measure for _, m in group]
+        chosen = [grids[place] if place != SELECTION else None for place, _ in group]
+        sql = _print(bounded.release, strategy, measures, chosen)
+        printed.append(Statement(sql, tuple(place for place, _ in group)))
+    return tuple(printed)
+
+
+def _print(
+    release: Release, strategy: Strategy, measures: list[Measure], grids: list[Grid | None]
+) -> str:
+    read = [*release.keys, *(e for m in measures for e in _reads(m))]
+    relation = strategy.relation
+    extra: list[Column] = [unit_of(relation)]
+    if strategy.shape is Shape.UNIT_CLIP:
+        extra.extend(_ranks(strategy))
+    printer = printer_for(relation, read, extra)
+    if strategy.shape is not Shape.UNIT_CLIP:
+        return _by_rows(printer, release, strategy, measures, grids)
+    if measures[0].aggregate is Aggregate.DISTINCT:
+        return _by_values(printer, release, strategy, measures[0])
+    return _by_units(printer, release, strategy, measures, grids)
+
+
+def _reads(measure: Measure) -> tuple[Expression, ...]:
+    argument = () if measure.argument is None else (measure.argument,)
+    return (*argument, *measure.conditions)
+
+
+def _ranks(strategy: Strategy) -> list[Column]:
+    whole = Domain(Type.INTEGER)
+    return [Column(s.source, RANK_NAME, whole) for s in protected_scans(strategy.relation)]
+
+
+def _by_rows(
+    printer: Printer, release: Release, strategy: Strategy, measures: list[Measure],
+    grids: list[Grid | None],
+) -> str:
+    unit = column_name(unit_of(strategy.relation))
+    shown = [f"{printer.key(key)} AS k{i + 1}" for i, key in enumerate(release.keys)]
+    for i, (measure, grid) in enumerate(zip(measures, grids, strict=True)):
+        call = _aggregate(printer, measure, grid, unit, strategy.shape is Shape.UNBOUNDED)
+        shown.append(f"{call} AS m{i + 1}")
+    source = printer.relation(strategy.relation)
+    return f"SELECT {', '.join(shown)} FROM {source}{_group_by(len(release.keys))}"
+
+
+def _group_by(count: int) -> str:
+    return f" GROUP BY {', '.join(str(i + 1) for i in range(count))}" if count else ""
+
+
+def _aggregate(
+    printer: Printer, measure: Measure, grid: Grid | None, unit: str, unbounded: bool
+) -> str:
+    where = _filter(printer, measure.conditions)
+    argument = measure.argument
+    if measure.aggregate is Aggregate.UNITS:
+        return f"COUNT(DISTINCT {unit}){where}"
+    if measure.aggregate is Aggregate.COUNT or argument is None:
+        return f"COUNT(*){where}"
+    if measure.aggregate is Aggregate.DISTINCT:
+        return f"COUNT(DISTINCT {printer.key(argument)}){where}"
+    if unbounded or grid is None:
+        value = number(printer.scalar(argument), argument)
+        return f"SUM({value} - {literal(measure.center)}){where}"
+    return f"SUM({_grid_value(printer, measure, argument, grid)}){where}"
+
+
+def _filter(printer: Printer, conditions: tuple[Expression, ...]) -> str:
+    return f" FILTER (WHERE {printer.conditions(conditions)})" if conditions else ""
+
+
+def _grid_value(printer: Printer, measure: Measure, argument: Expression, grid: Grid) -> str:
+    """Print a value as a grid integer: clamped as a number, rounded, clamped as an integer.
+
+    The last clamp makes the bound hold even where everything before it went wrong. NULL must
+    be told apart first, because GREATEST skips it and would count it as the lower bound.
+    """
+    value = number(printer.scalar(argument), argument)
+    ends = argument.domain.interval
+    if ends is not None:
+        low, high = literal(float(ends[0])), literal(float(ends[1]))
+        value = f"LEAST(GREATEST({value}, {low}), {high})"
+    if measure.center:
+        value = f"({value} - {literal(measure.center)})"
+    scaled = f"round({value} * {literal(1 / grid.step)})"
+    whole = f"LEAST(GREATEST(TRY_CAST({scaled} AS BIGINT), {grid.low}), {grid.high})"
+    return f"CASE WHEN {printer.scalar(argument)} IS NOT NULL THEN {whole} END"
+
+
+def _by_units(
+    printer: Printer, release: Release, strategy: Strategy, measures: list[Measure],
+    grids: list[Grid | None],
+) -> str:
+    """Add a unit's rows up per group, clip each part, and only then add units up."""
+    unit = column_name(unit_of(strategy.relation))
+    keys = [f"k{i + 1}" for i in range(len(release.keys))]
+    inner = [f"{unit} AS u"]
+    inner += [f"{printer.key(key)} AS {name}" for key, name in zip(release.keys, keys, strict=True)]
+    outer = list(keys)
+    for i, (measure, grid) in enumerate(zip(measures, grids, strict=True)):
+        counted = measure if measure.aggregate is not Aggregate.UNITS else Measure(
+            Aggregate.COUNT, None, measure.conditions
+        )
+        inner.append(f"{_aggregate(printer, counted, grid, unit, False)} AS p{i + 1}")
+        outer.append(f"SUM({_clipped(f'p{i + 1}', measure, grid, strategy.rows)}) AS m{i + 1}")
+    if strategy.limit_groups:
+        inner.append(f"MIN({_rank(strategy)}) AS r")
+    body = (
+        f"(SELECT {', '.join(inner)} FROM {printer.relation(strategy.relation)}"
+        f"{_group_by(len(keys) + 1)})"
+    )
+    if strategy.limit_groups:
+        body = _first_of_unit(body, keys, strategy.groups)
+    return f"SELECT {', '.join(outer)} FROM {body}{_group_by(len(keys))}"
+
+
+def _clipped(part: str, measure: Measure, grid: Grid | None, rows: int) -> str:
+    """Print the clip of one unit's part of one group."""
+    if measure.aggregate is Aggregate.UNITS:
+        low, high = 0, 1
+    elif grid is None:
+        low, high = 0, rows
+    else:
+        low, high = rows * min(grid.low, 0), rows * max(grid.high, 0)
+    return f"LEAST(GREATEST(COALESCE({part}, 0), {low}), {high})"
+
+
+def _first_of_unit(body: str, order: Iterable[str], count: int) -> str:
+    """Keep `count` lines of each unit, in the secret random order of its own rows.
+
+    Guarantee: which lines of a unit are kept depends on that unit's rows only.
+    """
+    by = ", ".join(("r", *order))
+    return (f"(SELECT * FROM {body} QUALIFY row_number() OVER (PARTITION BY u ORDER BY {by}) "
+            f"<= {count})")
+
+
+def _rank(strategy: Strategy) -> str:
+    """Print a number that orders a unit's joined rows by the ranks of their parts."""
+    ranks = [f"COALESCE(CAST({column_name(c)} AS DOUBLE), 0)" for c in _ranks(strategy)]
+    text = ranks[0]
+    for rank in ranks[1:]:
+        text = f"({text} * 1048576 + {rank})"
+    return text
+
+
+def _by_values(
+    printer: Printer, release: Release, strategy: Strategy, measure: Measure
+) -> str:
+    """Count distinct values, of which at most `rows` per unit are looked at."""
+    unit = column_name(unit_of(strategy.relation))
+    keys = [f"k{i + 1}" for i in range(len(release.keys))]
+    inner = [f"{unit} AS u"]
+    inner += [f"{printer.key(key)} AS {name}" for key, name in zip(release.keys, keys, strict=True)]
+    value = measure.argument
+    inner.append(f"{printer.key(value) if value is not None else unit} AS v")
+    inner.append(f"MIN({_rank(strategy)}) AS r")
+    where = f" WHERE {printer.conditions(measure.conditions)}" if measure.conditions else ""
+    body = (
+        f"(SELECT {', '.join(inner)} FROM {printer.relation(strategy.relation)}{where}"
+        f"{_group_by(len(keys) + 2)})"
+    )
+    body = _first_of_unit(body, (*keys, "v"), strategy.rows)
+    shown = ", ".join((*keys, "COUNT(DISTINCT v) AS m1"))
+    return f"SELECT {shown} FROM {body}{_group_by(len(keys))}"
+
+

@@ -1,0 +1,198 @@
+"""A bound release in, bounded measures out: what limits each patient, and by how much that moves.
+
+The same object prints the SQL that bounds a patient's contribution and computes the sensitivity,
+so the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import ceil
+
+from planner.expression import is_per_unit
+from planner.narrowing import Key, key_count, public_keys
+from planner.refusal import Refused
+from planner.relation import (
+    Aggregate,
+    Driver,
+    Measure,
+    Relation,
+    Release,
+    driver_of,
+    limited,
+    protected_scans,
+    rows_max,
+)
+
+
+class Shape(Enum):
+    """How a patient's contribution is limited."""
+
+    ONE_ROW = "one row per patient"
+    ROW_RANK = "row rank"
+    UNIT_CLIP = "per-patient clip"
+    UNBOUNDED = "no bound (testing only)"
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """One way to bound contributions.
+
+    ONE_ROW, ROW_RANK: a unit has at most `rows` rows in `relation`, so in at most `groups`
+    groups. UNIT_CLIP: rows are first summed per unit and group; each such part is clipped to
+    what `rows` rows could give, and only `groups` groups of a unit are kept. `limit_groups`
+    says that groups must be cut off, because the keys do not bound their number.
+    """
+
+    shape: Shape
+    relation: Relation
+    rows: int
+    groups: int
+    limit_groups: bool = False
+
+    def sensitivity(self, measure: Measure, largest: int) -> tuple[int, int]:
+        """Return (L1, squared L2): how far one unit can move the vector of all groups.
+
+        `largest` is the largest magnitude of one row's value on the grid (1 for counts).
+
+        Guarantee: for databases that differ in one unit, with all of its rows, the measure's
+        vector over any fixed key set differs by at most L1 in L1 norm and by at most the root
+        of the second number in L2 norm. By rows: a unit adds at most `rows` values of magnitude
+        `largest`, at worst all in one group. A count of units moves by at most 1 in each of at
+        most `groups` groups. By clipping: each of at most `groups` parts lies within
+        `rows * largest`. A count of distinct values moves by at most the unit's rows.
+        """
+        if self.shape is Shape.UNIT_CLIP and measure.aggregate is Aggregate.DISTINCT:
+            return self.rows, self.rows**2  # the SQL keeps `rows` values a unit, over all groups
+        if measure.aggregate is Aggregate.UNITS:
+            return self.groups, self.groups
+        if self.shape is Shape.UNIT_CLIP:
+            part = self.rows * largest
+            return self.groups * part, self.groups * part**2
+        total = self.rows * largest
+        return total, total**2
+
+    def words(self) -> str:
+        """Say the bound in words, for explain."""
+        if self.shape is Shape.ONE_ROW:
+            return "a patient has one row here"
+        if self.shape is Shape.ROW_RANK:
+            return f"at most {self.rows} rows of a patient count, chosen at random"
+        if self.shape is Shape.UNBOUNDED:
+            return "nothing is bounded: testing only"
+        cut = ", chosen at random" if self.limit_groups else ""
+        return (f"a patient's rows are added up first; at most {self.groups} groups{cut}, "
+                f"each clipped to what {self.rows} rows can give")
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedMeasure:
+    """A measure with the strategy that bounds it."""
+
+    measure: Measure
+    strategy: Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedRelease:
+    """A release whose every measure is bounded. `keys` None: chosen privately.
+
+    `selection` is then the bounded count of units that decides which keys are shown.
+    """
+
+    release: Release
+    keys: tuple[Key, ...] | None
+    measures: tuple[BoundedMeasure, ...]
+    selection: BoundedMeasure | None
+
+
+def bound(release: Release, rows: int | None, unbounded: bool = False) -> BoundedRelease:
+    """Choose a bounding strategy for each measure.
+
+    Guarantee: every measure gets a strategy whose sensitivity holds for the SQL it prints
+    (bounded_sql.py). The choice reads the question, the policy and public tables only.
+    Raises Refused where rows is not a whole number in range.
+    """
+    relation = release.input
+    keys = public_keys(release.keys, relation)
+    measures = tuple(
+        BoundedMeasure(m, _unbounded(relation) if unbounded else _choose(m, release, keys, rows))
+        for m in release.measures
+    )
+    selection = None
+    if keys is None:
+        units = Measure(Aggregate.UNITS, None, ())
+        chosen = _unbounded(relation) if unbounded else _choose(units, release, keys, rows)
+        selection = BoundedMeasure(units, chosen)
+    return BoundedRelease(release, keys, measures, selection)
+
+
+def _unbounded(relation: Relation) -> Strategy:
+    return Strategy(Shape.UNBOUNDED, relation, 0, 0)
+
+
+def check_rows(rows: int | None, relation: Relation) -> int:
+    """Return how many rows of a unit may count: the caller's number, or the tables' default."""
+    scans = protected_scans(relation)
+    ceiling = max(scan.max_rows for scan in scans)
+    if rows is None:
+        default = max((s.rows_per_unit for s in scans if not s.one_row), default=1)
+        return min(default, ceiling)
+    if isinstance(rows, bool) or not isinstance(rows, int) or not 1 <= rows <= ceiling:
+        raise Refused("rows", f"rows must be a whole number from 1 to {ceiling}, got {rows!r}",
+                      f"rows={min(20, ceiling)}")
+    return rows
+
+
+def _choose(
+    measure: Measure, release: Release, keys: tuple[Key, ...] | None, rows: int | None
+) -> Strategy:
+    """Take the valid strategy with the least noise, and among equals the cheapest to run."""
+    relation = release.input
+    allowed = check_rows(rows, relation)
+    most = rows_max(relation)
+    groups = _groups_touched(release, keys)
+    if most == 1:
+        return Strategy(Shape.ONE_ROW, relation, 1, 1)
+    if measure.aggregate is Aggregate.UNITS and groups is not None and groups <= allowed:
+        # Counting each patient once per group needs no row to be dropped.
+        return Strategy(Shape.UNIT_CLIP, relation, 1, groups)
+    driver = driver_of(relation)
+    if driver is not None:
+        return _by_rank(relation, driver, allowed, most, groups)
+    if measure.aggregate is Aggregate.UNITS:
+        return Strategy(Shape.UNIT_CLIP, relation, 1, allowed, limit_groups=True)
+    if measure.aggregate is Aggregate.DISTINCT:
+        return Strategy(Shape.UNIT_CLIP, relation, allowed, allowed)
+    touched = allowed if groups is None else min(groups, allowed)
+    return Strategy(Shape.UNIT_CLIP, relation, ceil(allowed / touched), touched,
+                    limit_groups=groups is None or groups > touched)
+
+
+def _by_rank(
+    relation: Relation, driver: Driver, allowed: int, most: int | None, groups: int | None
+) -> Strategy:
+    total = allowed * driver.factor
+    if most is not None:
+        total = min(total, most)
+    touched = total if groups is None else min(groups, total)
+    return Strategy(Shape.ROW_RANK, limited(relation, driver, allowed), total, touched)
+
+
+def _groups_touched(release: Release, keys: tuple[Key, ...] | None) -> int | None:
+    """Return in how many groups one unit can be at most, by the keys alone, or None.
+
+    Guarantee: a key on which a unit's rows agree puts it in one group; any other key in as many
+    as it has public values, because groups outside the public key set are never answered.
+    Where keys are selected privately nothing holds them to a list, so only the first is used.
+    """
+    groups = 1
+    for key in release.keys:
+        if is_per_unit(key):
+            continue
+        values = key_count(key, release.input) if keys is not None else None
+        if values is None:
+            return None
+        groups *= max(values, 1)
+    return groups

@@ -1,0 +1,114 @@
+"""The allow-list: a function's name and arguments in, a checked node with its domain out.
+
+What is not here does not exist for an analyst. `make` is the only way to build a Call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from planner.domain import Type, Value
+from planner.expression import Call, Expression, Literal, sort_key
+from planner.functions.arithmetic import ARITHMETIC
+from planner.functions.calendar import CALENDAR
+from planner.functions.entry import Function, Unfit
+from planner.functions.logic import LOGIC
+from planner.functions.texts import TEXTS
+
+FUNCTIONS: Mapping[str, Function] = {
+    entry.name: entry for entry in (*LOGIC, *ARITHMETIC, *TEXTS, *CALENDAR)
+}
+
+
+def make(name: str, *arguments: Expression) -> Expression:
+    """Build a call in canonical form, so that equal questions become equal nodes.
+
+    Raises Unfit where the number or the types of arguments do not fit.
+    """
+    entry = FUNCTIONS[name]
+    if not entry.least <= len(arguments) <= entry.most:
+        raise Unfit(f"takes {entry.least} to {entry.most} arguments, got {len(arguments)}")
+    if name in ("and", "or"):
+        return _connective(name, arguments)
+    if name == "not" and (simple := _negated(arguments[0])) is not None:
+        return simple
+    if name == "in":
+        arguments = (arguments[0], *sorted(dict.fromkeys(arguments[1:]), key=sort_key))
+        if len(arguments) == 2:
+            return make("eq", *arguments)
+    if entry.commutes:
+        arguments = tuple(sorted(arguments, key=sort_key))
+    return Call(name, arguments, entry.domain(arguments))
+
+
+def _connective(name: str, arguments: tuple[Expression, ...]) -> Expression:
+    """Flatten, sort and deduplicate AND and OR: order and repetition never change them."""
+    parts: list[Expression] = []
+    for argument in arguments:
+        nested = isinstance(argument, Call) and argument.function == name
+        parts.extend(argument.arguments if nested else (argument,))  # type: ignore[union-attr]
+    kept = tuple(sorted(dict.fromkeys(parts), key=sort_key))
+    domain = FUNCTIONS[name].domain(kept)
+    return kept[0] if len(kept) == 1 else Call(name, kept, domain)
+
+
+def _negated(inner: Expression) -> Expression | None:
+    """Push NOT inward (three-valued logic keeps these laws), or None where it stays."""
+    if not isinstance(inner, Call):
+        return None
+    if inner.function == "not":
+        return inner.arguments[0]
+    if inner.function == "lt":
+        return make("le", inner.arguments[1], inner.arguments[0])
+    if inner.function == "le":
+        return make("lt", inner.arguments[1], inner.arguments[0])
+    if inner.function in ("and", "or"):
+        other = "or" if inner.function == "and" else "and"
+        return make(other, *(make("not", argument) for argument in inner.arguments))
+    return None
+
+
+def rebuilt(expression: Expression, mapping: Mapping[Expression, Expression]) -> Expression:
+    """Return the expression with subtrees replaced and every domain above computed anew."""
+    found = mapping.get(expression)
+    if found is not None:
+        return found
+    if not isinstance(expression, Call):
+        return expression
+    arguments = tuple(rebuilt(argument, mapping) for argument in expression.arguments)
+    if arguments == expression.arguments:
+        return expression
+    return make(expression.function, *arguments)
+
+
+class NotEnumerable(Exception):  # noqa: N818
+    """An expression whose values are not computed ahead of the data."""
+
+
+def evaluate(expression: Expression, values: Mapping[Expression, Value | None]) -> Value | None:
+    """Compute an expression from given values of subtrees, to list a finite set of group keys.
+
+    Raises NotEnumerable where a function offers no such computation.
+    """
+    if expression in values:
+        return values[expression]
+    if isinstance(expression, Literal):
+        return expression.value
+    if not isinstance(expression, Call):
+        raise NotEnumerable(expression)
+    entry = FUNCTIONS[expression.function]
+    inner = [evaluate(argument, values) for argument in expression.arguments]
+    if entry.strict and any(value is None for value in inner):
+        return None
+    if entry.python is None:
+        raise NotEnumerable(entry.name)
+    try:
+        result = entry.python(*inner)
+    except (Unfit, ArithmeticError, ValueError, TypeError):
+        raise NotEnumerable(entry.name) from None
+    if expression.domain.type is Type.INTEGER and isinstance(result, float):
+        return int(result) if result.is_integer() else result
+    return result
+
+
+__all__ = ["FUNCTIONS", "Function", "NotEnumerable", "Unfit", "evaluate", "make", "rebuilt"]

@@ -1,0 +1,108 @@
+"""Text in, the syntax tree of exactly one SELECT out: the door to sqlglot's parser and printer."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from planner.refusal import Position, Refused
+
+TEXT_MAX = 100_000  # characters; a longer question is a mistake or an attack
+DEPTH_MAX = 150  # levels of nesting the later stages walk safely
+NODES_MAX = 20_000
+
+# The parser logs what it does not know and goes on; we refuse it instead.
+logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The user's text and its tree, which later stages only read."""
+
+    sql: str
+    tree: exp.Select
+
+
+def parse(sql: str, dialect: str = "duckdb") -> Parsed:
+    """Parse one SELECT.
+
+    Raises Refused for anything else: other statements, several statements, syntax errors, text
+    that is too long or nested too deeply.
+    """
+    if not isinstance(sql, str):
+        raise Refused("syntax", f"a question is SQL text, got {type(sql).__name__}")
+    if len(sql) > TEXT_MAX:
+        raise Refused("too-large", f"the text has {len(sql):,} characters; the limit is "
+                      f"{TEXT_MAX:,}", "a shorter question")
+    try:
+        statements = [s for s in sqlglot.parse(sql, dialect=dialect) if s is not None]
+    except RecursionError:
+        raise Refused("too-large", "the text is nested too deeply",
+                      f"at most {DEPTH_MAX} levels") from None
+    except SqlglotError as problem:
+        raise _syntax(sql, problem) from None
+    if len(statements) != 1:
+        raise Refused("one-statement", f"expected one SELECT, got {len(statements)} statements",
+                      "ask one question at a time", None, sql)
+    tree = statements[0]
+    _measure(tree, sql)
+    while isinstance(tree, exp.Subquery) and set(_given(tree)) == {"this"}:
+        tree = tree.this
+    if isinstance(tree, exp.SetOperation):
+        raise Refused("set-operation", f"{type(tree).__name__.upper()} is not answered",
+                      "ask the questions one by one", None, sql)
+    if not isinstance(tree, exp.Select):
+        raise Refused("only-select", f"only SELECT is answered, got {_verb(sql)}",
+                      "SELECT COUNT(*) FROM ...", Position(1, 1, len(_verb(sql))), sql)
+    return Parsed(sql, tree)
+
+
+def _given(node: exp.Expression) -> list[str]:
+    return [name for name, value in node.args.items() if value]
+
+
+def _verb(sql: str) -> str:
+    words = sql.split()
+    return words[0].upper()[:40] if words else "nothing"
+
+
+def _measure(tree: exp.Expression, sql: str) -> None:
+    """Refuse trees that later stages could not walk, without recursion."""
+    waiting = [(tree, 1)]
+    nodes = 0
+    while waiting:
+        node, depth = waiting.pop()
+        nodes += 1
+        if nodes > NODES_MAX or depth > DEPTH_MAX:
+            limit = f"{NODES_MAX:,} parts" if nodes > NODES_MAX else f"{DEPTH_MAX} levels"
+            raise Refused("too-large", f"the question exceeds {limit}", "a simpler question")
+        # A chain of ANDs is deep in the tree but flat in meaning: it is flattened later.
+        chain = isinstance(node, exp.And | exp.Or)
+        for child in node.iter_expressions():
+            same = chain and isinstance(child, type(node))
+            waiting.append((child, depth if same else depth + 1))
+
+
+def _syntax(sql: str, problem: SqlglotError) -> Refused:
+    errors = getattr(problem, "errors", None) or [{}]
+    first = errors[0]
+    line, column = first.get("line"), first.get("col")
+    text = str(first.get("description") or "the text cannot be read as SQL").split("\n")[0]
+    text = text.replace("<class 'sqlglot.expressions.", "").replace("'>", "")
+    position = None
+    if isinstance(line, int) and isinstance(column, int):
+        width = len(str(first.get("highlight") or " "))
+        position = Position(line, max(column - width + 1, 1), width)
+    return Refused("syntax", f"syntax error: {text}", "", position, sql)
+
+
+def pretty(sql: str) -> str:
+    """Print generated SQL over several lines, for people."""
+    try:
+        return sqlglot.transpile(sql, read="duckdb", write="duckdb", pretty=True)[0]
+    except (SqlglotError, RecursionError):
+        return sql

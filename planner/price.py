@@ -1,0 +1,316 @@
+"""Bounded releases and a wanted epsilon in, a mechanism, scale and step for every number out.
+
+Everything here is arithmetic on public facts: the question, the policy, the wanted epsilon and
+delta, and the ledger's Renyi order. Nothing reads a row, and nothing reads what is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from math import floor, isfinite, log2, prod, sqrt
+
+from mechanisms import gaussian, laplace, threshold
+from mechanisms.event import Event, GaussianEvent, LaplaceEvent, ThresholdEvent
+from mechanisms.loss import PrivacyLoss
+from mechanisms.pricing import loss_of
+from planner.bounded_sql import SELECTION, Grid, Statement, statements
+from planner.bounding import BoundedMeasure, BoundedRelease
+from planner.canonical import (
+    expression_text,
+    key_of,
+    measure_text,
+    numbering_of,
+    relation_text,
+)
+from planner.functions.arithmetic import half_away
+from planner.refusal import Refused
+from planner.relation import Aggregate
+
+# A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
+STEP_SHARE = 2.0**21
+GRID_MAX = 2**61
+
+
+class Mechanism(Enum):
+    """Which noise a number gets."""
+
+    LAPLACE = "laplace"
+    GAUSSIAN = "gaussian"
+    EXACT = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """One noised column: exact integers on a grid plus noise on the same grid.
+
+    `scale` is the Laplace scale or the Gaussian sigma in grid steps; `l1` and `l2_squared` are
+    sensitivities in grid steps. `key` names the answer: equal keys are equal questions.
+    """
+
+    bounded: BoundedMeasure
+    mechanism: Mechanism
+    grid: Grid
+    scale: float
+    l1: int
+    l2_squared: int
+    key: str
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise in the column's own units."""
+        if self.mechanism is Mechanism.EXACT:
+            return 0.0
+        noise = laplace if self.mechanism is Mechanism.LAPLACE else gaussian
+        return noise.deviation(self.scale) * self.grid.step
+
+    def half_width(self, confidence: float) -> float:
+        """Half-width of the noise's interval in the column's own units."""
+        if self.mechanism is Mechanism.EXACT:
+            return 0.0
+        noise = laplace if self.mechanism is Mechanism.LAPLACE else gaussian
+        return noise.quantile(self.scale, confidence) * self.grid.step
+
+
+@dataclass(frozen=True, slots=True)
+class PricedRelease:
+    """One release with its noise. `threshold` decides which selected keys are shown."""
+
+    bounded: BoundedRelease
+    measures: tuple[Priced, ...]
+    selection: Priced | None
+    threshold: int | None
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoisePlan:
+    """What a question costs and how its noise is drawn. `events` are the facts a charge keeps."""
+
+    releases: tuple[PricedRelease, ...]
+    events: tuple[Event, ...]
+    loss: PrivacyLoss
+    delta: Fraction
+    order: Fraction
+
+    @property
+    def plan_hash(self) -> str:
+        """Name exactly what is paid for: the statements and the noise on them."""
+        parts = [f"{s.sql}|{s.places}" for r in self.releases for s in r.statements]
+        parts += [repr(event) for event in self.events]
+        return key_of(*parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """How one question's epsilon and delta are shared among its noised columns."""
+
+    epsilon: Fraction
+    columns: int
+    delta: Fraction  # for Gaussian noise
+    tail: Fraction  # for each partition selection
+
+    @property
+    def share(self) -> Fraction:
+        return self.epsilon / self.columns
+
+
+def price(
+    bounded: tuple[BoundedRelease, ...], epsilon: Fraction, delta: Fraction, order: Fraction,
+    kept: frozenset[str] = frozenset(),
+) -> NoisePlan:
+    """Choose mechanisms and scales for a question's releases and add up the loss.
+
+    The epsilon is shared evenly among noised columns. Laplace and Gaussian noise are both
+    worked out; the one with the smaller error over all columns is taken. `kept` names answers
+    that are already out: they are not paid for again.
+
+    Guarantee: releasing every column with its noise, and the keys whose noisy count of units
+    reaches the threshold, costs at most `loss` on either rail; the sum of epsilons never exceeds
+    `epsilon`. Raises Refused where delta is needed and is zero.
+    """
+    if not epsilon > 0:
+        raise Refused("epsilon", f"epsilon must be a positive number, got {float(epsilon)!r}",
+                      "epsilon=0.1")
+    wanted = [
+        (r, place, m) for r in bounded for place, m in _columns(r) if not _is_constant(m)
+    ]
+    selections = sum(r.selection is not None for r in bounded)
+    if selections and not delta > 0:
+        raise Refused("delta", "choosing among unknown keys needs a delta above zero",
+                      "declare the column's categories in the policy, or give delta=1e-9")
+    tail = delta / (2 * selections) if selections else Fraction(0)
+    budget = _Budget(epsilon, max(len(wanted), 1), delta / 2 if selections else delta, tail)
+    names = [m for _, _, m in wanted]
+    mechanism = _better(names, budget)
+    releases = tuple(_price_release(r, mechanism, budget) for r in bounded)
+    events = _events(releases, budget, kept)
+    return NoisePlan(releases, events, loss_of(events, order), delta, order)
+
+
+def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
+    """Return a plan without noise and without bounds, for the correctness oracle in tests."""
+    releases = tuple(
+        PricedRelease(
+            r, tuple(_without_noise(m, r) for m in r.measures),
+            None if r.selection is None else _without_noise(r.selection, r), 0,
+            statements(r, tuple(None for _ in r.measures)),
+        )
+        for r in bounded
+    )
+    return NoisePlan(releases, (), PrivacyLoss.zero(), Fraction(0), order)
+
+
+def _columns(release: BoundedRelease) -> list[tuple[int, BoundedMeasure]]:
+    found = list(enumerate(release.measures))
+    return found if release.selection is None else [*found, (SELECTION, release.selection)]
+
+
+def _is_constant(bounded: BoundedMeasure) -> bool:
+    """Return whether a measure is zero on every database: no row can move it."""
+    return _largest(bounded) == 0
+
+
+def _largest(bounded: BoundedMeasure) -> float:
+    measure = bounded.measure
+    if measure.aggregate is not Aggregate.SUM or measure.argument is None:
+        return 1.0
+    low, high = measure.argument.domain.interval or (0.0, 0.0)
+    return max(abs(low - measure.center), abs(high - measure.center))
+
+
+def _better(measures: list[BoundedMeasure], budget: _Budget) -> Mechanism:
+    """Compare the two noises by the geometric mean of their deviations over all columns."""
+    if not budget.delta > 0 or not measures:
+        return Mechanism.LAPLACE
+    multiplier = _multiplier(budget)
+    ratio = prod(
+        (sqrt(2) * l1 * float(1 / budget.share))
+        / (multiplier * sqrt(budget.columns) * sqrt(l2_squared))
+        for l1, l2_squared in (m.strategy.sensitivity(m.measure, 1) for m in measures)
+    ) ** (1 / len(measures))
+    return Mechanism.GAUSSIAN if ratio > 1 else Mechanism.LAPLACE
+
+
+def _multiplier(budget: _Budget) -> float:
+    return gaussian.multiplier_for(budget.epsilon, budget.delta)
+
+
+def _price_release(
+    release: BoundedRelease, mechanism: Mechanism, budget: _Budget
+) -> PricedRelease:
+    measures = tuple(_price_measure(m, release, mechanism, budget) for m in release.measures)
+    selection, tau = None, None
+    if release.selection is not None:
+        selection = _price_measure(release.selection, release, mechanism, budget)
+        tau = _threshold(selection, budget)
+    grids = tuple(m.grid for m in measures)
+    return PricedRelease(release, measures, selection, tau, statements(release, grids))
+
+
+def _price_measure(
+    bounded: BoundedMeasure, release: BoundedRelease, mechanism: Mechanism, budget: _Budget
+) -> Priced:
+    grid = _grid(bounded, mechanism, budget)
+    key = _answer_key(bounded, release)
+    l1, l2_squared = bounded.strategy.sensitivity(bounded.measure, grid.largest)
+    if l1 == 0:
+        return Priced(bounded, Mechanism.EXACT, grid, 0.0, 0, 0, key)
+    if mechanism is Mechanism.LAPLACE:
+        scale = laplace.scale_for(l1, budget.share)
+    else:
+        scale = _sigma(l2_squared, budget)
+    if not (isfinite(scale) and l1 < GRID_MAX):
+        raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} is too small or too large "
+                      "for this question", "an epsilon between 0.001 and 10")
+    return Priced(bounded, mechanism, grid, scale, l1, l2_squared, key)
+
+
+def _sigma(l2_squared: int, budget: _Budget) -> float:
+    """Return the smallest sigma whose share of the joint Gaussian's rho is one column's.
+
+    sigma^2 >= multiplier^2 * columns * l2^2, rounded up: each column then has at most
+    rho = 1 / (2 multiplier^2 columns), and all of them 1 / (2 multiplier^2).
+    """
+    square = Fraction(_multiplier(budget)) ** 2 * budget.columns * l2_squared
+    sigma = sqrt(float(square))
+    while Fraction(sigma) ** 2 < square:
+        sigma *= 1 + 2.0**-52
+    return sigma
+
+
+def _grid(bounded: BoundedMeasure, mechanism: Mechanism, budget: _Budget) -> Grid:
+    """Return the grid of a column: whole numbers for counts, a fine power of two for sums."""
+    measure = bounded.measure
+    if measure.aggregate is not Aggregate.SUM or measure.argument is None:
+        return Grid(1.0, 0, 1)
+    largest = _largest(bounded)
+    if largest == 0:
+        return Grid(1.0, 0, 0)
+    l1, l2_squared = bounded.strategy.sensitivity(measure, 1)
+    if mechanism is Mechanism.LAPLACE:
+        scale = largest * l1 * float(1 / budget.share)
+    else:
+        scale = largest * _multiplier(budget) * sqrt(budget.columns * l2_squared)
+    if not 0 < scale < float("inf"):
+        raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
+                      "an epsilon between 0.001 and 10")
+    step = 2.0 ** floor(log2(scale / STEP_SHARE))
+    low, high = measure.argument.domain.interval or (0.0, 0.0)
+    ends = [half_away((end - measure.center) * (1 / step)) for end in (low, high)]
+    if not all(abs(end) < GRID_MAX for end in ends):
+        raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} is too large for these "
+                      "bounds", "a smaller epsilon")
+    return Grid(step, int(ends[0]), int(ends[1]))
+
+
+def _threshold(selection: Priced, budget: _Budget) -> int:
+    """Return the noisy count of units from which on a key is shown."""
+    groups = selection.bounded.strategy.groups
+    per_key = threshold.delta_per_key(budget.tail, groups)
+    if selection.mechanism is Mechanism.LAPLACE:
+        return threshold.laplace_threshold(selection.scale, per_key)
+    return threshold.gaussian_threshold(selection.scale, per_key)
+
+
+def _answer_key(bounded: BoundedMeasure, release: BoundedRelease) -> str:
+    """Name one noised column of one release, whatever words asked for it."""
+    relation = bounded.strategy.relation
+    numbering = numbering_of(relation)
+    keys = [expression_text(key, numbering) for key in release.release.keys]
+    strategy = bounded.strategy
+    shape = f"{strategy.shape.value}|{strategy.rows}|{strategy.groups}|{strategy.limit_groups}"
+    listed = "selected" if release.keys is None else key_of(repr(release.keys))
+    return key_of(
+        relation_text(relation, numbering), ";".join(keys), listed, shape,
+        measure_text(bounded.measure, numbering),
+    )
+
+
+def _events(
+    releases: tuple[PricedRelease, ...], budget: _Budget, kept: frozenset[str]
+) -> tuple[Event, ...]:
+    """List the facts to charge: every noised column that is not already out, once."""
+    paid: dict[str, Priced] = {}
+    tails = 0
+    for release in releases:
+        noised = [*release.measures, *([release.selection] if release.selection else [])]
+        for column in noised:
+            if column.mechanism is not Mechanism.EXACT and column.key not in kept:
+                paid.setdefault(column.key, column)
+        tails += release.selection is not None and release.selection.key not in kept
+    events: list[Event] = [
+        LaplaceEvent(c.l1, c.scale) for c in paid.values() if c.mechanism is Mechanism.LAPLACE
+    ]
+    parts = tuple(
+        (c.l2_squared, c.scale) for c in paid.values() if c.mechanism is Mechanism.GAUSSIAN
+    )
+    if parts:
+        events.append(GaussianEvent(parts, budget.delta))
+    events.extend(ThresholdEvent(budget.tail) for _ in range(tails))
+    return tuple(events)
+
+
+def _without_noise(bounded: BoundedMeasure, release: BoundedRelease) -> Priced:
+    return Priced(bounded, Mechanism.EXACT, Grid(1.0, 0, 0), 0.0, 0, 0, "")
