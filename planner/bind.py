@@ -6,7 +6,7 @@ above it is post-processing. A node of the syntax tree that no line here claims 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -317,9 +317,12 @@ def _bind_aggregated(
     return Rows(result, outputs)
 
 
-def _order_above(select, outputs, above):  # type: ignore[no-untyped-def]
+def _order_above(
+    select: exp.Select, outputs: tuple[tuple[str, Expression], ...],
+    above: Callable[[exp.Expression, tuple[tuple[str, Expression], ...]], Expression],
+) -> tuple[tuple[Expression, bool, bool], ...]:
     order = select.args.get("order")
-    by = []
+    by: list[tuple[Expression, bool, bool]] = []
     for node in order.expressions if order is not None else ():
         claim(node, "this", "desc", "nulls_first")
         expression = _ordinal(node.this, outputs)

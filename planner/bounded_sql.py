@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from planner.bounding import BoundedMeasure, BoundedRelease, Shape, Strategy
+from planner.domain import Domain, Type
 from planner.emit import Printer, column_name, literal, printer_for
 from planner.expression import Column, Expression
 from planner.functions.entry import number
-from planner.domain import Type, Domain
 from planner.relation import (
     RANK_NAME,
     Aggregate,

@@ -105,7 +105,7 @@ def real(low: float | None, high: float | None, nullable: bool) -> Domain:
 
 def finite(type_: Type, values: Iterable[Value], nullable: bool) -> Domain:
     """Return a finite set, sorted and without repeats; numbers and moments get their ends."""
-    kept = tuple(sorted(set(values)))  # type: ignore[type-var]
+    kept = tuple(sorted(set(values)))
     ordered = type_ in NUMBERS or type_ in MOMENTS
     low, high = (kept[0], kept[-1]) if kept and ordered else (None, None)
     return Domain(type_, nullable, low, high, kept)

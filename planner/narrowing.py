@@ -118,7 +118,9 @@ def _capped(domain: Domain, end: Value | None, high: bool) -> Domain:
     values = domain.values
     if values is not None:
         values = tuple(v for v in values if (v <= end if high else v >= end))  # type: ignore[operator]
-    return replace(domain, values=values, **({"high": end} if high else {"low": end}))
+    if high:
+        return replace(domain, values=values, high=end)
+    return replace(domain, values=values, low=end)
 
 
 def _among(domain: Domain, given: list[Value | None]) -> Domain:
@@ -127,7 +129,7 @@ def _among(domain: Domain, given: list[Value | None]) -> Domain:
         kept = [v for v in domain.values if v in kept]
     if not kept or len({isinstance(v, bool) for v in kept}) != 1:
         return domain
-    values = tuple(sorted(set(kept)))  # type: ignore[type-var]
+    values = tuple(sorted(set(kept)))
     if domain.type in (Type.TEXT, Type.BOOLEAN):
         return replace(domain, values=values)
     return replace(domain, values=values, low=values[0], high=values[-1])
@@ -214,7 +216,7 @@ def _members_of(
             return None
     if not narrowed.domain.nullable:
         found.discard(None)
-    some = sorted(v for v in found if v is not None)  # type: ignore[type-var]
+    some = sorted(v for v in found if v is not None)
     return (*some, None) if None in found else tuple(some)
 
 

@@ -61,7 +61,7 @@ def parse(sql: str, dialect: str = "duckdb") -> Parsed:
     return Parsed(sql, tree)
 
 
-def _given(node: exp.Expression) -> list[str]:
+def _given(node: exp.Expr) -> list[str]:
     return [name for name, value in node.args.items() if value]
 
 
@@ -70,7 +70,7 @@ def _verb(sql: str) -> str:
     return words[0].upper()[:40] if words else "nothing"
 
 
-def _measure(tree: exp.Expression, sql: str) -> None:
+def _measure(tree: exp.Expr, sql: str) -> None:
     """Refuse trees that later stages could not walk, without recursion."""
     waiting = [(tree, 1)]
     nodes = 0

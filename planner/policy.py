@@ -41,6 +41,7 @@ from planner.policy_check import (
     unit_faults,
 )
 from planner.policy_column import Bound, ColumnKind, ColumnPolicy, Part
+from planner.policy_faults import faults_of, todo_text, touches
 from planner.policy_text import (
     Fields,
     Loc,
@@ -50,7 +51,6 @@ from planner.policy_text import (
     Wrong,
     dotted,
     line_of,
-    nearest,
     plain_data,
     read_fields,
     repeated_keys,
@@ -65,19 +65,6 @@ __all__ = [
 ]
 
 ROWS_MAX = 1_000_000_000
-
-_TODO_HINTS: Mapping[str, str] = MappingProxyType({
-    "unit": "write 'table.column', the column that names the patient, or 'unit' at a column",
-    "key": "write the column's type",
-    "references": "write the table whose key this is, as in {references: visits}",
-    "category": "write every value the column may take, as in [F, M], from public knowledge",
-    "integer": "write [lowest, highest] from public knowledge, never from the data: [0, 120]",
-    "real": "write [lowest, highest] from public knowledge, never from the data: [0, 500]",
-    "date": "write [first, last] from public knowledge: [2015-01-01, 2026-12-31]",
-    "timestamp": "write [first, last] from public knowledge: [2015-01-01, 2026-12-31]",
-    "image": "write its sides and channels, as in [28, 28, 1]",
-})
-
 
 def _whole_rows(value: int) -> int:
     if not 1 <= value <= ROWS_MAX:
@@ -318,6 +305,15 @@ class Policy(Part):
         return self._source, line, dotted(loc)
 
 
+_FIELDS: Mapping[object, list[str]] = MappingProxyType({
+    "": list(Policy.model_fields),
+    "budget": list(Budget.model_fields),
+    "defaults": list(Defaults.model_fields),
+    "analysts": list(AnalystQuota.model_fields),
+    "tables": list(TablePolicy.model_fields),
+})
+
+
 def read_policy(path: str | Path) -> Policy:
     """Read a policy file, or raise PolicyError with every fault in it."""
     path = Path(path)
@@ -339,14 +335,14 @@ def parse_policy(text: str, base: Path, source: str) -> Policy:
         for loc, line, first in repeated_keys(root)
     ]
     todo = [loc for loc, scalar in scalars(root) if scalar.is_todo]
-    faults += [(line_of(root, loc), loc, _todo_text(loc)) for loc in todo]
+    faults += [(line_of(root, loc), loc, todo_text(loc)) for loc in todo]
     policy = None
     try:
         policy = Policy.model_validate(plain_data(root))
     except ValidationError as error:
-        found = [fault for details in error.errors() for fault in _faults_of(details)]
+        found = [fault for details in error.errors() for fault in faults_of(details, _FIELDS)]
         # What is still to be written is told once, by the steward's own mark.
-        found = [f for f in found if not any(_touches(f[0], loc) for loc in todo)]
+        found = [f for f in found if not any(touches(f[0], loc) for loc in todo)]
         faults += [(line_of(root, loc), loc, said) for loc, said in found]
     if policy is None or faults:
         raise PolicyError([Problem(source, line, dotted(loc), t) for line, loc, t in faults])
@@ -357,58 +353,6 @@ def parse_policy(text: str, base: Path, source: str) -> Policy:
 def unit_route(policy: Policy, table: str) -> tuple[Hop, ...]:
     """Return the foreign keys from a protected table to the unit's table (its own: none)."""
     return routes(policy)[0][table]
-
-
-# What is wrong, from pydantic's details to our words.
-
-
-def _todo_text(loc: Loc) -> str:
-    kind = next((str(step) for step in reversed(loc) if step in _TODO_HINTS), "key")
-    if loc[:-1] == ("tables",):
-        return "is still TODO; write 'public', or its columns with a reference to the patient"
-    return f"is still TODO; {_TODO_HINTS[kind]}"
-
-
-def _touches(loc: Loc, todo: Loc) -> bool:
-    shorter = min(len(loc), len(todo))
-    return loc[:shorter] == todo[:shorter] and len(loc) >= min(len(todo), 4)
-
-
-def _faults_of(details: Mapping[str, Any]) -> list[tuple[Loc, str]]:
-    loc: Loc = tuple(details["loc"])
-    error = details.get("ctx", {}).get("error")
-    if isinstance(error, Wrong):
-        return [((*loc, *inner), text) for inner, text in error.faults]
-    if error is not None:
-        return [(loc, str(error))]
-    if details["type"] == "missing":
-        return [(loc, f"is missing; write {_EXAMPLES.get(str(loc[-1]), 'it')}")]
-    if details["type"] == "extra_forbidden":
-        return [(loc, f"is no field here; {nearest(str(loc[-1]), _fields_at(loc[:-1]))}")]
-    return [(loc, f"{details['msg']}; see the policy reference")]
-
-
-_EXAMPLES: Mapping[str, str] = MappingProxyType({
-    "discreet": "'discreet: 1'",
-    "database": "'database: clinic.duckdb'",
-    "ledger": "'ledger: clinic.ledger.sqlite'",
-    "budget": "'budget: {epsilon: 3.0, delta: 1e-6}'",
-    "epsilon": "'epsilon: 1.0'",
-    "delta": "'delta: 1e-6'",
-    "unit": "'unit: patients.patient_id'",
-    "tables": "'tables:' and the tables below it",
-})
-
-
-def _fields_at(loc: Loc) -> list[str]:
-    """Name the fields that may stand at a place."""
-    model: type[Part] = Policy
-    if loc:
-        models: dict[object, type[Part]] = {
-            "budget": Budget, "defaults": Defaults, "analysts": AnalystQuota, "tables": TablePolicy,
-        }
-        model = models.get(loc[0], Policy)
-    return list(model.model_fields)
 
 
 # Hashes.

@@ -6,7 +6,7 @@ delta, and the ledger's Renyi order. Nothing reads a row, and nothing reads what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from math import floor, isfinite, log2, prod, sqrt
@@ -62,15 +62,17 @@ class Priced:
         """Standard deviation of the noise in the column's own units."""
         if self.mechanism is Mechanism.EXACT:
             return 0.0
-        noise = laplace if self.mechanism is Mechanism.LAPLACE else gaussian
-        return noise.deviation(self.scale) * self.grid.step
+        laplacian = self.mechanism is Mechanism.LAPLACE
+        deviation = laplace.deviation if laplacian else gaussian.deviation
+        return deviation(self.scale) * self.grid.step
 
     def half_width(self, confidence: float) -> float:
         """Half-width of the noise's interval in the column's own units."""
         if self.mechanism is Mechanism.EXACT:
             return 0.0
-        noise = laplace if self.mechanism is Mechanism.LAPLACE else gaussian
-        return noise.quantile(self.scale, confidence) * self.grid.step
+        laplacian = self.mechanism is Mechanism.LAPLACE
+        quantile = laplace.quantile if laplacian else gaussian.quantile
+        return quantile(self.scale, confidence) * self.grid.step
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class NoisePlan:
     events: tuple[Event, ...]
     loss: PrivacyLoss
     delta: Fraction
+    tail: Fraction
     order: Fraction
 
     @property
@@ -117,14 +120,12 @@ class _Budget:
 
 
 def price(
-    bounded: tuple[BoundedRelease, ...], epsilon: Fraction, delta: Fraction, order: Fraction,
-    kept: frozenset[str] = frozenset(),
+    bounded: tuple[BoundedRelease, ...], epsilon: Fraction, delta: Fraction, order: Fraction
 ) -> NoisePlan:
     """Choose mechanisms and scales for a question's releases and add up the loss.
 
     The epsilon is shared evenly among noised columns. Laplace and Gaussian noise are both
-    worked out; the one with the smaller error over all columns is taken. `kept` names answers
-    that are already out: they are not paid for again.
+    worked out; the one with the smaller error over all columns is taken.
 
     Guarantee: releasing every column with its noise, and the keys whose noisy count of units
     reaches the threshold, costs at most `loss` on either rail; the sum of epsilons never exceeds
@@ -145,8 +146,16 @@ def price(
     names = [m for _, _, m in wanted]
     mechanism = _better(names, budget)
     releases = tuple(_price_release(r, mechanism, budget) for r in bounded)
-    events = _events(releases, budget, kept)
-    return NoisePlan(releases, events, loss_of(events, order), delta, order)
+    return _added_up(releases, budget.delta, budget.tail, order, frozenset())
+
+
+def remaining(plan: NoisePlan, kept: frozenset[str]) -> NoisePlan:
+    """Return the plan with only those columns to pay that are not among the kept answers.
+
+    Guarantee: a kept answer is a released value, so giving it again costs nothing; the loss of
+    the others is that of the same mechanisms without the kept columns, never more than before.
+    """
+    return _added_up(plan.releases, plan.delta, plan.tail, plan.order, kept)
 
 
 def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
@@ -159,7 +168,7 @@ def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
         )
         for r in bounded
     )
-    return NoisePlan(releases, (), PrivacyLoss.zero(), Fraction(0), order)
+    return NoisePlan(releases, (), PrivacyLoss.zero(), Fraction(0), Fraction(0), order)
 
 
 def _columns(release: BoundedRelease) -> list[tuple[int, BoundedMeasure]]:
@@ -204,6 +213,7 @@ def _price_release(
     selection, tau = None, None
     if release.selection is not None:
         selection = _price_measure(release.selection, release, mechanism, budget)
+        selection = replace(selection, key=key_of("selection", selection.key))
         tau = _threshold(selection, budget)
     grids = tuple(m.grid for m in measures)
     return PricedRelease(release, measures, selection, tau, statements(release, grids))
@@ -288,18 +298,20 @@ def _answer_key(bounded: BoundedMeasure, release: BoundedRelease) -> str:
     )
 
 
-def _events(
-    releases: tuple[PricedRelease, ...], budget: _Budget, kept: frozenset[str]
-) -> tuple[Event, ...]:
-    """List the facts to charge: every noised column that is not already out, once."""
+def _added_up(
+    releases: tuple[PricedRelease, ...], delta: Fraction, tail: Fraction, order: Fraction,
+    kept: frozenset[str],
+) -> NoisePlan:
+    """List the facts to charge, each noised column once however often it is used."""
     paid: dict[str, Priced] = {}
-    tails = 0
+    tails: set[str] = set()
     for release in releases:
-        noised = [*release.measures, *([release.selection] if release.selection else [])]
-        for column in noised:
+        columns = [*release.measures, *([release.selection] if release.selection else [])]
+        for column in columns:
             if column.mechanism is not Mechanism.EXACT and column.key not in kept:
                 paid.setdefault(column.key, column)
-        tails += release.selection is not None and release.selection.key not in kept
+        if release.selection is not None and release.selection.key not in kept:
+            tails.add(release.selection.key)
     events: list[Event] = [
         LaplaceEvent(c.l1, c.scale) for c in paid.values() if c.mechanism is Mechanism.LAPLACE
     ]
@@ -307,9 +319,9 @@ def _events(
         (c.l2_squared, c.scale) for c in paid.values() if c.mechanism is Mechanism.GAUSSIAN
     )
     if parts:
-        events.append(GaussianEvent(parts, budget.delta))
-    events.extend(ThresholdEvent(budget.tail) for _ in range(tails))
-    return tuple(events)
+        events.append(GaussianEvent(parts, delta))
+    events.extend(ThresholdEvent(tail) for _ in tails)
+    return NoisePlan(releases, tuple(events), loss_of(tuple(events), order), delta, tail, order)
 
 
 def _without_noise(bounded: BoundedMeasure, release: BoundedRelease) -> Priced:

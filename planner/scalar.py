@@ -43,7 +43,7 @@ def bind_scalar(node: exp.Expression, scalars: Scalars) -> Expression:
         return scalars.aggregate(node)
     handler = HANDLERS.get(type(node))
     if handler is None:
-        raise refused("unknown-function", f"{label(node)} is not on the list of functions", 
+        raise refused("unknown-function", f"{label(node)} is not on the list of functions",
                       _near_function(node), node)
     try:
         return handler(node, scalars)
@@ -393,8 +393,7 @@ def _logarithm(node: exp.Log, scalars: Scalars) -> Expression:
     if node.expression is None:
         return make("log10", bind_scalar(node.this, scalars))
     base = bind_scalar(node.this, scalars)
-    names = {10: "log10", 2: "log2"}
-    name = names.get(base.value) if isinstance(base, Literal) else None  # type: ignore[call-overload]
+    name = {"10": "log10", "2": "log2"}.get(str(base.value)) if isinstance(base, Literal) else None
     if name is None:
         raise Unfit("knows the bases 2 and 10; use LN(x) / LN(base)")
     return make(name, bind_scalar(node.expression, scalars))

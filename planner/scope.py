@@ -1,4 +1,4 @@
-"""Names in, expressions out: what each name of a FROM clause stands for, and refusals with place."""
+"""Names in, expressions out: what each name in view stands for, and refusals with a place."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from planner.functions.logic import as_moment
 
 # Part of a date: the closed interval its number lies in (None: by the argument's own bounds).
 PARTS: dict[str, tuple[int, int] | None] = {
-    "year": None, "isoyear": None, "quarter": (1, 4), "month": (1, 12), "week": (1, 53), "day": (1, 31),
-    "dayofweek": (0, 6), "isodow": (1, 7), "dayofyear": (1, 366), "hour": (0, 23),
+    "year": None, "isoyear": None, "quarter": (1, 4), "month": (1, 12), "week": (1, 53),
+    "day": (1, 31), "dayofweek": (0, 6), "isodow": (1, 7), "dayofyear": (1, 366), "hour": (0, 23),
     "minute": (0, 59), "second": (0, 59),
 }
 DAYS = {"day": 1.0, "week": 7.0, "month": 28.0, "quarter": 90.0, "year": 365.0,
@@ -193,8 +193,8 @@ def _cast_moment(kind: Type, source: Domain) -> Domain:
     if kind is Type.TIMESTAMP:
         ends = as_moment(source.low, kind), as_moment(source.high, kind)
         return Domain(kind, source.nullable, *ends)
-    days = [x.date() if isinstance(x, datetime) else x for x in (source.low, source.high)]
-    return Domain(kind, source.nullable, *days)
+    low, high = (x.date() if isinstance(x, datetime) else x for x in (source.low, source.high))
+    return Domain(kind, source.nullable, low, high)
 
 
 SQL_TYPES = {

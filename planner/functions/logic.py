@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime
 
 from planner.domain import MOMENTS, NUMBERS, Domain, Type, Value, boolean, finite, integer, real
@@ -61,21 +62,32 @@ def united(arguments: tuple[Expression, ...], nullable: bool) -> Domain:
         return finite(domains[0].type, values, nullable)
     kinds = {d.type for d in domains}
     if kinds <= NUMBERS:
-        low = None if any(d.low is None for d in domains) else min(d.low for d in domains)  # type: ignore[type-var]
-        high = None if any(d.high is None for d in domains) else max(d.high for d in domains)  # type: ignore[type-var]
+        low, high = lowest(d.low for d in domains), highest(d.high for d in domains)
         make = integer if kinds == {Type.INTEGER} else real
-        return make(low, high, nullable)  # type: ignore[arg-type]
+        return make(low, high, nullable)
     if kinds <= MOMENTS:
         return _united_moments(domains, nullable)
     return Domain(domains[0].type, nullable)
+
+
+def lowest(ends: Iterable[Value | None]) -> float | None:
+    """Return the lowest of numeric ends, or None where one is unknown."""
+    known = [float(e) if isinstance(e, int | float) else None for e in ends]
+    return None if None in known else min(e for e in known if e is not None)
+
+
+def highest(ends: Iterable[Value | None]) -> float | None:
+    """Return the highest of numeric ends, or None where one is unknown."""
+    known = [float(e) if isinstance(e, int | float) else None for e in ends]
+    return None if None in known else max(e for e in known if e is not None)
 
 
 def _united_moments(domains: list[Domain], nullable: bool) -> Domain:
     kind = Type.DATE if all(d.type is Type.DATE for d in domains) else Type.TIMESTAMP
     lows = [as_moment(d.low, kind) for d in domains if d.low is not None]
     highs = [as_moment(d.high, kind) for d in domains if d.high is not None]
-    low = min(lows) if len(lows) == len(domains) else None  # type: ignore[type-var]
-    high = max(highs) if len(highs) == len(domains) else None  # type: ignore[type-var]
+    low = min(lows) if len(lows) == len(domains) else None
+    high = max(highs) if len(highs) == len(domains) else None
     return Domain(kind, nullable, low, high)
 
 
@@ -151,12 +163,12 @@ def _extreme_domain(arguments: tuple[Expression, ...], pick: str) -> Domain:
     highs = [a.domain.high for a in arguments if a.domain.type is not Type.NULL]
     if clips:  # one known end is enough to bound that side
         known = [h for h in (highs if pick == "least" else lows) if h is not None]
-        end = choose(known) if known else None  # type: ignore[type-var]
+        end = choose(known) if known else None
         make = integer if domain.type is Type.INTEGER else real
         if pick == "least":
-            low = None if any(x is None for x in lows) else min(lows)  # type: ignore[type-var]
+            low = lowest(lows)
             return make(low, end, nullable)  # type: ignore[arg-type]
-        high = None if any(x is None for x in highs) else max(highs)  # type: ignore[type-var]
+        high = highest(highs)
         return make(end, high, nullable)  # type: ignore[arg-type]
     return domain
 
@@ -208,12 +220,12 @@ def _same(arguments: tuple[Expression, ...]) -> Domain:
 
 def _least(*values: Value | None) -> Value | None:
     kept = [v for v in values if v is not None]
-    return min(kept) if kept else None  # type: ignore[type-var]
+    return min(kept) if kept else None
 
 
 def _greatest(*values: Value | None) -> Value | None:
     kept = [v for v in values if v is not None]
-    return max(kept) if kept else None  # type: ignore[type-var]
+    return max(kept) if kept else None
 
 
 LOGIC: tuple[Function, ...] = (

@@ -1,0 +1,151 @@
+"""Exact integers in, noisy numbers out: the one place where noise meets private numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from engine.execution import Exact
+from mechanisms import gaussian, laplace
+from mechanisms.randomness import Randomness
+from planner.bounded_sql import SELECTION
+from planner.domain import Value
+from planner.narrowing import Key
+from planner.price import Mechanism, Priced, PricedRelease
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """One noised column, ready to leave: a grid integer for each key of its key set.
+
+    `mechanism`, `scale` and `step` are public and give its error. A choice of keys has the keys
+    themselves and no values.
+    """
+
+    keys: tuple[Key, ...]
+    values: tuple[int | float, ...]
+    mechanism: Mechanism
+    scale: float
+    step: float
+
+    def numbers(self) -> list[int | float]:
+        """The column in its own units; whole where the grid is whole."""
+        if self.step == 1.0:
+            return list(self.values)
+        return [float(value * self.step) for value in self.values]
+
+    def half_width(self, confidence: float) -> float:
+        """Half-width of the noise's interval, in the column's own units."""
+        if self.mechanism is Mechanism.EXACT:
+            return 0.0
+        laplacian = self.mechanism is Mechanism.LAPLACE
+        quantile = laplace.quantile if laplacian else gaussian.quantile
+        return quantile(self.scale, confidence) * self.step
+
+
+def choose_keys(
+    release: PricedRelease, exact: Exact, randomness: Randomness | None
+) -> Released:
+    """Return the keys whose noisy count of patients reaches the threshold, in sorted order.
+
+    Guarantee: a key without patients is never shown; a key of one patient alone is shown with
+    probability at most the per-key delta that the plan charged (mechanisms/threshold.py). The
+    order is that of the keys, so it tells nothing more. `randomness` None (testing only) shows
+    every key.
+    """
+    selection, tau = release.selection, release.threshold
+    if selection is None or tau is None:
+        raise ValueError("this release has public keys; nothing is chosen")
+    counts = {key: int(n) for key, n in exact.columns[SELECTION].items() if n > 0}
+    present = sorted(counts, key=sort_key)
+    noise = _noise(selection, len(present), randomness)
+    shown = tuple(
+        key for key, z in zip(present, noise, strict=True)
+        if randomness is None or counts[key] + z >= tau
+    )
+    return Released(shown, (), selection.mechanism, selection.scale, 1.0)
+
+
+def add_noise(
+    priced: Priced, keys: tuple[Key, ...], exact: Mapping[Key, Any], randomness: Randomness | None
+) -> Released:
+    """Return a measure over a fixed key set with independent noise in every cell.
+
+    Guarantee: the key set is public or already released. Every cell of it gets its own draw of
+    the planned mechanism at the planned scale, empty cells as well, on the integer grid on which
+    the sensitivity was computed: the sum of two integers is exact. `randomness` None means no
+    noise and is reached in insecure testing only.
+    """
+    noise = _noise(priced, len(keys), randomness)
+    if priced.mechanism is Mechanism.EXACT and priced.grid.low == priced.grid.high == 0 and (
+        randomness is not None
+    ):
+        values: tuple[int | float, ...] = tuple(0 for _ in keys)  # no row can move it
+    else:
+        values = tuple(exact.get(key, 0) + z for key, z in zip(keys, noise, strict=True))
+    return Released(keys, values, priced.mechanism, priced.scale, priced.grid.step)
+
+
+def _noise(priced: Priced, size: int, randomness: Randomness | None) -> list[int]:
+    if randomness is None or size == 0 or priced.mechanism is Mechanism.EXACT:
+        return [0] * size
+    if priced.mechanism is Mechanism.LAPLACE:
+        return [int(z) for z in laplace.sample(priced.scale, size, randomness)]
+    return [int(z) for z in gaussian.sample(priced.scale, size, randomness)]
+
+
+def sort_key(key: Key) -> tuple[tuple[int, Any], ...]:
+    """Order keys by their values, NULL last."""
+    return tuple((1, 0) if value is None else (0, _comparable(value)) for value in key)
+
+
+def _comparable(value: Value) -> Any:
+    return value.isoformat() if isinstance(value, date) else value
+
+
+# ---- kept answers: released columns as JSON and back ---------------------------------------
+
+
+def to_payload(released: Released) -> bytes:
+    """Write a released column as JSON; whole numbers of any size stay exact."""
+    return json.dumps({
+        "version": 1,
+        "keys": [[_written(value) for value in key] for key in released.keys],
+        "values": list(released.values),
+        "mechanism": released.mechanism.value,
+        "scale": released.scale.hex(),
+        "step": released.step.hex(),
+    }, separators=(",", ":")).encode()
+
+
+def from_payload(payload: bytes) -> Released:
+    """Read a released column back. Raises ValueError for anything `to_payload` did not write."""
+    found = json.loads(payload)
+    if found.get("version") != 1:
+        raise ValueError(f"unknown version of a kept answer: {found.get('version')!r}")
+    return Released(
+        tuple(tuple(_read(value) for value in key) for key in found["keys"]),
+        tuple(found["values"]),
+        Mechanism(found["mechanism"]),
+        float.fromhex(found["scale"]),
+        float.fromhex(found["step"]),
+    )
+
+
+def _written(value: Value | None) -> Any:
+    if isinstance(value, datetime):
+        return {"timestamp": value.isoformat()}
+    if isinstance(value, date):
+        return {"date": value.isoformat()}
+    return value
+
+
+def _read(value: Any) -> Value | None:
+    if isinstance(value, dict):
+        if "timestamp" in value:
+            return datetime.fromisoformat(value["timestamp"])
+        return date.fromisoformat(value["date"])
+    return value  # type: ignore[no-any-return]

@@ -1,0 +1,176 @@
+"""What a question would do and cost, for people to read before they pay: text and facts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+from types import MappingProxyType
+
+from mechanisms.loss import PrivacyLoss
+from planner.bind import Bound
+from planner.emit import outer_statement
+from planner.expression import Call, Column, Expression
+from planner.parse import pretty
+from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
+from planner.relation import Aggregate, Release
+from planner.uncertainty import CONFIDENCE, confidence_of
+
+TYPICAL_ROWS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRelease:
+    """One noised column. `l1` and `l2` say how far one patient can move it, in its own units."""
+
+    name: str
+    mechanism: str
+    scale: float
+    step: float
+    l1: float
+    l2: float
+    keys: str
+    strategy: str
+    bound: str
+    half_width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An explained question: free to ask, the same for every database of the same policy.
+
+    `cost` is what asking now would charge, `full_cost` what it costs when nothing of it has been
+    answered before. `expected_error` gives, for each output, the half-width of its 95 % interval
+    (for an average: in a group of 1,000 rows), or None where the error depends on the answer.
+    """
+
+    question: str
+    cost: PrivacyLoss
+    full_cost: PrivacyLoss
+    releases: tuple[PlannedRelease, ...]
+    expected_error: Mapping[str, float | None]
+    sql: str = field(repr=False)
+    outer_sql: str = field(repr=False)
+    groups: int | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether asking now would cost nothing, because everything was answered before."""
+        return self.cost == PrivacyLoss.zero() != self.full_cost
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def describe(bound: Bound, priced: NoisePlan, question: str, cost: PrivacyLoss) -> Plan:
+    """Put a bound and priced question into words and numbers."""
+    outputs = bound.rows.outputs
+    found: list[PlannedRelease] = []
+    for release in priced.releases:
+        found.extend(_planned(release, outputs))
+    errors = {name: _error(expression, priced) for name, expression in outputs}
+    statements = [pretty(s.sql) for r in priced.releases for s in r.statements]
+    sizes = [None if r.bounded.keys is None else len(r.bounded.keys) for r in priced.releases]
+    return Plan(
+        question, cost, priced.loss, tuple(found), MappingProxyType(errors),
+        ";\n\n".join(statements),
+        pretty(outer_statement(bound.rows.relation, outputs)),
+        sizes[0] if len(sizes) == 1 else None,
+    )
+
+
+def _planned(
+    release: PricedRelease, outputs: tuple[tuple[str, Expression], ...]
+) -> list[PlannedRelease]:
+    keys = "public" if release.bounded.keys is not None else "selected"
+    names = measure_names(release.bounded.release, outputs)
+    found = [_one(names[i], m, keys) for i, m in enumerate(release.measures)]
+    if release.selection is not None:
+        found.insert(0, _one("choice of keys", release.selection, keys))
+    return found
+
+
+def _one(name: str, priced: Priced, keys: str) -> PlannedRelease:
+    step = priced.grid.step
+    return PlannedRelease(
+        name, priced.mechanism.value, priced.scale * step, step, priced.l1 * step,
+        sqrt(priced.l2_squared) * step, keys, priced.bounded.strategy.shape.value,
+        priced.bounded.strategy.words(), priced.half_width(CONFIDENCE),
+    )
+
+
+def measure_names(
+    release: Release, outputs: tuple[tuple[str, Expression], ...]
+) -> tuple[str, ...]:
+    """Name each measure by the output that shows it, or by what it measures."""
+    names: dict[str, str] = {}
+    for name, expression in outputs:
+        if isinstance(expression, Column) and expression.source == release.source:
+            names.setdefault(expression.name, name)
+        if isinstance(expression, Call) and expression.function == "average":
+            for part, argument in zip(("sum", "count"), expression.arguments, strict=False):
+                if isinstance(argument, Column) and argument.source == release.source:
+                    names.setdefault(argument.name, f"{name}.{part}")
+    return tuple(
+        names.get(f"m{i + 1}", f"{_label(m)}, part {i + 1}")
+        for i, m in enumerate(release.measures)
+    )
+
+
+def _label(measure: object) -> str:
+    aggregate = getattr(measure, "aggregate", None)
+    argument = getattr(measure, "argument", None)
+    inner = argument.name if isinstance(argument, Column) else "expression"
+    if aggregate is Aggregate.SUM:
+        return f"sum({inner})"
+    if aggregate is Aggregate.DISTINCT:
+        return f"count(distinct {inner})"
+    return "count(distinct patient)" if aggregate is Aggregate.UNITS else "count"
+
+
+def _error(expression: Expression, priced: NoisePlan) -> float | None:
+    for release in priced.releases:
+        source = release.bounded.release.source
+        if isinstance(expression, Column) and expression.source == source:
+            if expression.name.startswith("m"):
+                return release.measures[int(expression.name[1:]) - 1].half_width(CONFIDENCE)
+            return None
+        if isinstance(expression, Call) and expression.function == "average":
+            total = expression.arguments[0]
+            if isinstance(total, Column) and total.source == source:
+                measure = release.measures[int(total.name[1:]) - 1]
+                return measure.half_width(confidence_of(2)) / TYPICAL_ROWS
+    return None
+
+
+def _lines(plan: Plan) -> list[str]:
+    lines = ["plan"]
+    if not plan.releases:
+        lines.append("  reads no patient's data: free")
+    for release in plan.releases:
+        lines.append(f"  {release.name}")
+        lines.append(f"    bounded by   {release.strategy}: {release.bound}")
+        lines.append(f"    one patient  moves it by at most {release.l1:,.6g} "
+                     f"(L2 {release.l2:,.6g})")
+        if release.mechanism == Mechanism.EXACT.value:
+            lines.append("    noise        none: no row can move it")
+        else:
+            lines.append(f"    noise        {release.mechanism}, scale {release.scale:,.6g}, on "
+                         f"a grid of {release.step:g}; 95 % within {release.half_width:,.4g}")
+    keys = {release.keys for release in plan.releases}
+    if "selected" in keys:
+        lines.append("  groups         chosen privately: small groups are not shown")
+    elif plan.groups is not None and plan.groups > 1:
+        lines.append(f"  groups         {plan.groups:,} public ones, each answered, empty or not")
+    for name, error in plan.expected_error.items():
+        if error is not None:
+            lines.append(f"  expected error {name}: +- {error:,.4g} (95 %)")
+    lines.append(f"  price          {plan.full_cost}")
+    if plan.kept:
+        lines.append("  to pay now     nothing: answered before, the same answer is given again")
+    elif plan.cost != plan.full_cost:
+        lines.append(f"  to pay now     {plan.cost} (the rest was answered before)")
+    return lines
+
+
+__all__ = ["Plan", "PlannedRelease", "describe", "measure_names"]
