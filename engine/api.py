@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -20,7 +21,7 @@ from engine.ledger import Charge, Ledger, Receipt
 from engine.postprocess import ReleasedTable, Table, postprocess
 from engine.release import Released, add_noise, choose_keys, from_payload, to_payload
 from engine.result import Result
-from engine.snapshot import Snapshot, ensure, load_secret, testing_secret
+from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
 from mechanisms.event import to_json
 from mechanisms.filter import Filter
 from mechanisms.loss import PrivacyLoss
@@ -92,7 +93,7 @@ class Engine:
             raise Refused("testing", "a seed makes noise predictable",
                           "Engine.open(policy, insecure_testing=True, seed=7)")
         if insecure_testing:
-            secret = testing_secret(seed)
+            secret = secret_from_seed(seed) if seed is not None else secrets.token_bytes(32)
             snapshot = ensure(declared, secret=secret, directory=_directory(declared),
                               insecure=True, progress=progress)
             source = Randomness.secure() if seed is None else Randomness.seeded(seed)

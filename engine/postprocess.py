@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,12 @@ from planner.emit import outer_statement, public_scans, release_table
 from planner.expression import Column, columns_of
 from planner.functions.calendar import SQL_TYPES
 from planner.relation import Release
-from planner.uncertainty import HALF_WIDTH, Ends, confidence_of, ends_of
+from planner.uncertainty import Interval, confidence_of, interval_of, noisy_columns
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Cell = Value | None
-Interval = tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class Table:
     columns: tuple[str, ...]
     types: tuple[Type, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    intervals: tuple[tuple[Interval, ...], ...]
+    intervals: tuple[tuple[Interval | None, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,45 +44,52 @@ class ReleasedTable:
 def postprocess(
     bound: Bound, tables: tuple[ReleasedTable, ...], desk: Desk, database: DuckDBPyConnection
 ) -> Table:
-    """Run the user's SQL above the releases, and the same SQL on both ends of each interval.
+    """Run the user's SQL above the releases, and work out the interval of every noisy cell.
 
     Guarantee: the statement sees released tables and public tables and nothing else (the desk is
     an empty, locked database), so whatever it does is post-processing. `database` is read for
     public tables only.
     """
     relation, outputs = bound.rows.relation, bound.rows.outputs
-    ends = [ends_of(expression, relation) for _, expression in outputs]
-    wanted = [(name, expression) for name, expression in outputs]
-    places: dict[int, int] = {}
-    for i, end in enumerate(ends):
-        if end is not None:
-            places[i] = len(wanted)
-            wanted.extend((("low", end.low), ("high", end.high)))
-    by_source = {r.source: r for r in bound.releases}
-    loaded = {
-        release_table(t.source): _desk_table(by_source[t.source], t, ends) for t in tables
-    }
+    noisy = [noisy_columns(expression, relation) for _, expression in outputs]
+    hidden = tuple(dict.fromkeys(
+        column for (_, expression), measures in zip(outputs, noisy, strict=True) if measures
+        for column in columns_of(expression)
+    ))
+    by_source = {release.source: release for release in bound.releases}
+    loaded = {release_table(t.source): _desk_table(by_source[t.source], t) for t in tables}
     loaded.update(_public_tables(bound, database))
-    answer = desk.run(loaded, outer_statement(relation, tuple(wanted)))
+    wanted = (*outputs, *((column.name, column) for column in hidden))
+    answer = desk.run(loaded, outer_statement(relation, wanted))
     types = tuple(expression.domain.type for _, expression in outputs)
     count = len(outputs)
+    widths = [_widths(measures, tables) for measures in noisy]
+    expressions = [expression for _, expression in outputs]
+    intervals = []
+    for row in answer.rows:
+        values = dict(zip(hidden, row[count:], strict=True))
+        intervals.append(tuple(
+            interval_of(expression, values, width) if width else None
+            for expression, width in zip(expressions, widths, strict=True)
+        ))
     return Table(
         tuple(name for name, _ in outputs),
         types,
         tuple(tuple(map(_value, row[:count], types)) for row in answer.rows),
-        tuple(_intervals(row, places, count) for row in answer.rows),
+        tuple(intervals),
     )
 
 
-def _intervals(
-    row: tuple[object, ...], places: Mapping[int, int], count: int
-) -> tuple[Interval, ...]:
-    found: list[Interval] = [None] * count
-    for output, place in places.items():
-        low, high = row[place], row[place + 1]
-        if isinstance(low, int | float) and isinstance(high, int | float):
-            found[output] = (float(low), float(high))
-    return tuple(found)
+def _widths(
+    measures: tuple[Column, ...], tables: tuple[ReleasedTable, ...]
+) -> dict[Column, float]:
+    """Return the half-width of each measure, at the confidence that holds for all together."""
+    by_source = {table.source: table for table in tables}
+    confidence = confidence_of(max(len(measures), 1))
+    return {
+        column: by_source[column.source].measures[int(column.name[1:]) - 1].half_width(confidence)
+        for column in measures
+    }
 
 
 def _value(value: object, kind: Type) -> Cell:
@@ -94,7 +99,7 @@ def _value(value: object, kind: Type) -> Cell:
     return value  # type: ignore[return-value]
 
 
-def _desk_table(release: Release, table: ReleasedTable, ends: list[Ends | None]) -> DeskTable:
+def _desk_table(release: Release, table: ReleasedTable) -> DeskTable:
     names, types, values = [], [], []
     for i, key in enumerate(release.keys):
         names.append(f"k{i + 1}")
@@ -106,24 +111,9 @@ def _desk_table(release: Release, table: ReleasedTable, ends: list[Ends | None])
         names.append(f"m{i + 1}")
         types.append("BIGINT" if whole else "DOUBLE")
         values.append(numbers)
-        for together in _widths_used(release.source, i, ends):
-            names.append(f"m{i + 1}{HALF_WIDTH}{together}")
-            types.append("DOUBLE")
-            values.append([measure.half_width(confidence_of(together))] * len(numbers))
     if not names:
         names, types, values = ["one"], ["BIGINT"], [[1] * len(table.keys)]
     return DeskTable(tuple(names), tuple(types), tuple(values))
-
-
-def _widths_used(source: int, place: int, ends: list[Ends | None]) -> list[int]:
-    prefix = f"m{place + 1}{HALF_WIDTH}"
-    found = set()
-    for end in ends:
-        for side in (end.low, end.high) if end is not None else ():
-            for column in columns_of(side):
-                if column.source == source and column.name.startswith(prefix):
-                    found.add(int(column.name.removeprefix(prefix)))
-    return sorted(found)
 
 
 def _public_tables(bound: Bound, database: DuckDBPyConnection) -> dict[str, DeskTable]:
@@ -139,10 +129,3 @@ def _public_tables(bound: Bound, database: DuckDBPyConnection) -> dict[str, Desk
             tuple(() for _ in names)
         ))
     return loaded
-
-
-def is_public(bound: Bound) -> bool:
-    """Return whether a question reads no patient's data at all."""
-    return not bound.releases
-
-

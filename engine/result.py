@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.postprocess import Cell, Interval, Table
+from engine.postprocess import Cell, Table
 from mechanisms.loss import PrivacyLoss
 from planner.plan import Plan
+from planner.uncertainty import Interval
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +42,7 @@ class Result:
         return list(self.table.rows)
 
     @property
-    def intervals(self) -> list[tuple[Interval, ...]]:
+    def intervals(self) -> list[tuple[Interval | None, ...]]:
         """The 95 % interval of every noisy cell, row by row; None for other cells.
 
         An interval speaks of the noise. What contribution bounding left out of the exact number

@@ -30,8 +30,6 @@ from planner.relation import (
     walk_relations,
 )
 
-HALF_WIDTH = "__h"
-
 
 def quoted(name: str) -> str:
     """Print a name as an identifier."""

@@ -1,36 +1,28 @@
-"""An expression over noisy numbers in, expressions for the two ends of its interval out.
+"""An expression over noisy numbers and their half-widths in, its interval out.
 
 If each noisy number lies within its half-width of the exact one, the exact value of the whole
-expression lies between the two ends. With j noisy numbers each half-width is taken at confidence
-1 - 0.05 / j, so that all hold together with at least 95 % (Bonferroni).
+expression lies in the interval (interval arithmetic). With j noisy numbers each half-width is
+taken at confidence 1 - 0.05 / j, so that all hold together with at least 95 % (Bonferroni).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from math import inf, isfinite
 
-from planner.domain import Domain, Type, real
-from planner.emit import HALF_WIDTH
+from planner.domain import Value
 from planner.expression import Call, Column, Expression, Literal, columns_of
-from planner.functions import Unfit, make
+from planner.functions import FUNCTIONS, NotEnumerable, evaluate
 from planner.relation import Relation, Release, walk_relations
-from planner.scalar import constant
 
 CONFIDENCE = 0.95
+Interval = tuple[float, float]
+Values = Mapping[Expression, Value | None]
+Widths = Mapping[Column, float]
 
-
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """The lower and upper end of an expression, as expressions of the released table."""
-
-    low: Expression
-    high: Expression
-
-
-def half_width_column(measure: Column, together: int) -> Column:
-    """Return the column that holds a measure's half-width when `together` hold at once."""
-    name = f"{measure.name}{HALF_WIDTH}{together}"
-    return Column(measure.source, name, Domain(Type.REAL, nullable=False))
+# Rising in the first argument when the others are constants.
+RISING = frozenset({"floor", "ceil", "trunc", "round", "sqrt", "ln", "log10", "log2", "exp",
+                    "least", "greatest", "clamp", "coalesce"})
 
 
 def confidence_of(together: int) -> float:
@@ -38,87 +30,103 @@ def confidence_of(together: int) -> float:
     return 1 - (1 - CONFIDENCE) / together
 
 
-def ends_of(expression: Expression, relation: Relation) -> Ends | None:
-    """Return the interval of an output, or None where it is not a noisy number.
+def noisy_columns(expression: Expression, relation: Relation) -> tuple[Column, ...]:
+    """Return the measures an output is computed from; none for what has no interval.
 
-    None also stands for expressions whose error is not followed: it is never guessed.
+    An output that is not a number, or that reads an aggregate of noisy numbers, gets none: its
+    error is not followed, and never guessed.
     """
     releases = {n.source for n in walk_relations(relation) if isinstance(n, Release)}
-    noisy = tuple(
-        c for c in columns_of(expression) if c.source in releases and c.name.startswith("m")
-    )
-    if not noisy or not expression.domain.is_number:
-        return None
+    columns = columns_of(expression)
+    if not expression.domain.is_number or any(c.source not in releases for c in columns):
+        return ()
+    return tuple(c for c in columns if c.name.startswith("m"))
+
+
+def interval_of(expression: Expression, values: Values, widths: Widths) -> Interval | None:
+    """Return the closed interval of an expression for one row, or None where it is not known.
+
+    `values` gives every column of the expression, `widths` the half-width of each noisy one.
+    """
     try:
-        return _ends(expression, frozenset(noisy), len(noisy))
-    except Unfit:
+        found = _interval(expression, values, widths)
+    except NotEnumerable:
         return None
+    if found is None or not (isfinite(found[0]) and isfinite(found[1])):
+        return None
+    return found
 
 
-def _ends(node: Expression, noisy: frozenset[Column], together: int) -> Ends | None:
-    if not any(column in noisy for column in columns_of(node)):
-        return Ends(node, node)
+def _interval(node: Expression, values: Values, widths: Widths) -> Interval | None:
+    if not any(column in widths for column in columns_of(node)):
+        value = evaluate(node, values)
+        if not isinstance(value, int | float):
+            return None
+        return (float(value), float(value))
     if isinstance(node, Column):
-        width = half_width_column(node, together)
-        value = replace(node, domain=real(None, None, False))
-        return Ends(make("sub", value, width), make("add", value, width))
+        value = values[node]
+        if not isinstance(value, int | float):
+            return None
+        return (value - widths[node], value + widths[node])
     if not isinstance(node, Call):
         return None
-    inner = [_ends(argument, noisy, together) for argument in node.arguments]
-    if any(part is None for part in inner):
-        return None
-    return _combined(node, [part for part in inner if part is not None])
-
-
-def _combined(node: Call, inner: list[Ends]) -> Ends | None:
-    name = node.function
-    if name == "average":
-        return _average(node, inner)
-    if name == "add":
-        return Ends(make("add", inner[0].low, inner[1].low), make("add", inner[0].high,
-                                                                  inner[1].high))
-    if name == "sub":
-        return Ends(make("sub", inner[0].low, inner[1].high), make("sub", inner[0].high,
-                                                                   inner[1].low))
-    if name == "neg":
-        return Ends(make("neg", inner[0].high), make("neg", inner[0].low))
-    if name in ("mul", "div"):
-        return _corners(name, inner[0], inner[1])
-    rising = name in ("floor", "ceil", "trunc", "round", "sqrt", "ln", "log10", "log2", "exp",
-                      "least", "greatest", "clamp", "coalesce")
-    cast = name == "cast" and node.domain.is_number
+    if node.function == "cast":
+        return _interval(node.arguments[1], values, widths) if node.domain.is_number else None
     constants = all(isinstance(a, Literal) for a in node.arguments[1:])
-    if cast:
-        return Ends(make(name, node.arguments[0], inner[1].low),
-                    make(name, node.arguments[0], inner[1].high))
-    if rising and constants:
-        rest = node.arguments[1:]
-        return Ends(make(name, inner[0].low, *rest), make(name, inner[0].high, *rest))
+    if node.function in RISING and constants:
+        return _risen(node, values, widths)
+    inner = [_interval(argument, values, widths) for argument in node.arguments]
+    ends = [end for end in inner if end is not None]
+    return _combined(node.function, ends) if len(ends) == len(inner) else None
+
+
+def _risen(node: Call, values: Values, widths: Widths) -> Interval | None:
+    inside = _interval(node.arguments[0], values, widths)
+    python = FUNCTIONS[node.function].python
+    if inside is None or python is None:
+        return None
+    rest = [a.value for a in node.arguments[1:] if isinstance(a, Literal)]
+    try:
+        low, high = (python(end, *rest) for end in inside)
+    except (ArithmeticError, ValueError):
+        return None
+    if not (isinstance(low, int | float) and isinstance(high, int | float)):
+        return None
+    return (float(low), float(high))
+
+
+def _combined(name: str, ends: list[Interval]) -> Interval | None:
+    if name == "add":
+        return (ends[0][0] + ends[1][0], ends[0][1] + ends[1][1])
+    if name == "sub":
+        return (ends[0][0] - ends[1][1], ends[0][1] - ends[1][0])
+    if name == "neg":
+        return (-ends[0][1], -ends[0][0])
+    if name == "mul":
+        corners = [x * y for x in ends[0] for y in ends[1]]
+        return (min(corners), max(corners))
+    if name == "div":
+        return _quotient(ends[0], ends[1])
+    if name == "average":
+        return _average(ends)
     return None
 
 
-def _corners(name: str, left: Ends, right: Ends) -> Ends:
-    """Ends of a product or quotient; NULL where the divisor may be zero."""
-    values = [make(name, x, y) for x in (left.low, left.high) for y in (right.low, right.high)]
-    low, high = make("least", *values), make("greatest", *values)
-    if name == "mul":
-        return Ends(low, high)
-    positive = make("lt", constant(0), right.low)
-    negative = make("lt", right.high, constant(0))
-    sure = make("or", positive, negative)
-    return Ends(make("case", sure, low, constant(None)), make("case", sure, high, constant(None)))
+def _quotient(top: Interval, bottom: Interval) -> Interval | None:
+    if bottom[0] <= 0 <= bottom[1]:
+        return None
+    corners = [x / y for x in top for y in bottom]
+    return (min(corners), max(corners))
 
 
-def _average(node: Call, inner: list[Ends]) -> Ends:
+def _average(ends: list[Interval]) -> Interval:
     """Ends of middle + total / rows within the value's own bounds.
 
-    Where the number of rows may be below one, the whole declared interval is honest.
+    Where there may be less than one row, the whole declared interval is honest.
     """
-    total, rows = inner[0], inner[1]
-    middle, low, high = node.arguments[2], node.arguments[3], node.arguments[4]
-    parts = [make("div", t, r) for t in (total.low, total.high) for r in (rows.low, rows.high)]
-    sure = make("le", constant(1.0), rows.low)
-    least = make("greatest", make("add", middle, make("least", *parts)), low)
-    most = make("least", make("add", middle, make("greatest", *parts)), high)
-    return Ends(make("case", sure, make("least", least, high), low),
-                make("case", sure, make("greatest", most, low), high))
+    total, rows, (middle, _), (low, _), (high, _) = ends
+    if not rows[0] >= 1:
+        return (low, high)
+    mean = _quotient(total, rows) or (-inf, inf)
+    least, most = middle + mean[0], middle + mean[1]
+    return (min(max(least, low), high), max(min(most, high), low))
