@@ -11,6 +11,9 @@ from engine.snapshot_sql import Raw, moment, number, raw_of, text
 from planner.cataloguing import PublicColumn, PublicTable
 from planner.domain import MEMBERS_MAX, Type, Value
 
+ROWS_MAX = 20_000
+CELLS_MAX = 200_000
+
 _STORED = {
     Type.BOOLEAN: "BOOLEAN",
     Type.INTEGER: "BIGINT",
@@ -48,7 +51,15 @@ def copy_public(
     table = f"{target}.{quoted(name)}"
     connection.execute(f"CREATE TABLE {table} AS SELECT {selected} FROM {source.relation}")
     facts = tuple(_facts(connection, table, column, types[column]) for column, _ in columns)
-    return PublicTable(name=name, columns=facts)
+    return PublicTable(name=name, columns=facts, rows=_distinct_rows(connection, table))
+
+
+def _distinct_rows(connection: Connection, table: str) -> tuple[tuple[Any, ...], ...] | None:
+    """Return the distinct rows of a small table: they list which values occur together."""
+    rows = connection.execute(f"SELECT DISTINCT * FROM {table} LIMIT {ROWS_MAX + 1}").fetchall()
+    if len(rows) > ROWS_MAX or (rows and len(rows) * len(rows[0]) > CELLS_MAX):
+        return None
+    return tuple(sorted(rows, key=lambda row: [(v is None, str(v)) for v in row]))
 
 
 def _value(raw: str, kind: Raw, type_: Type) -> str:
@@ -128,6 +139,7 @@ def public_to_json(tables: Sequence[PublicTable]) -> list[dict[str, Any]]:
                 }
                 for column in table.columns
             ],
+            "rows": None if table.rows is None else [[*map(_plain, row)] for row in table.rows],
         }
         for table in tables
     ]  # fmt: skip
@@ -137,10 +149,18 @@ def public_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[PublicTable, 
     """Read stored public facts back."""
     return tuple(
         PublicTable(
-            name=table["name"], columns=tuple(_column(column) for column in table["columns"])
+            name=table["name"], columns=tuple(_column(column) for column in table["columns"]),
+            rows=_rows(table),
         )
         for table in stored
     )
+
+
+def _rows(stored: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...] | None:
+    if stored["rows"] is None:
+        return None
+    types = [Type(column["type"]) for column in stored["columns"]]
+    return tuple(tuple(map(_typed, row, types)) for row in stored["rows"])
 
 
 def _column(stored: Mapping[str, Any]) -> PublicColumn:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from planner.domain import Domain
+from planner.domain import Domain, Value
 
 
 class Kind(Enum):
@@ -40,6 +40,14 @@ class CatalogColumn:
     step: float | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PublicRows:
+    """The distinct rows of a small public table. Compared by identity, because it is large."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value | None, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class CatalogTable:
     """One declared table and how many rows a unit can have in it.
@@ -54,6 +62,7 @@ class CatalogTable:
     one_row_per_unit: bool = False
     rows_per_unit: int = 20
     max_rows_per_unit: int = 1000
+    public_rows: PublicRows | None = None
 
     def column(self, name: str) -> CatalogColumn | None:
         """Find a column by name, ignoring case as SQL does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.catalog import Catalog, CatalogColumn, CatalogTable, Kind
+from planner.catalog import Catalog, CatalogColumn, CatalogTable, Kind, PublicRows
 from planner.domain import Domain, Type, Value, finite
 from planner.policy import ColumnPolicy, Policy, PolicyError, unit_route
 from planner.policy_text import Problem, nearest
@@ -51,6 +51,7 @@ class PublicTable:
 
     name: str
     columns: tuple[PublicColumn, ...]
+    rows: tuple[tuple[Value | None, ...], ...] | None = None  # distinct, where they are few
 
     def column(self, name: str) -> PublicColumn | None:
         """Find a column by name, ignoring case as SQL does."""
@@ -98,7 +99,10 @@ def _public_table(policy: Policy, name: str, found: dict[str, PublicTable]) -> C
         CatalogColumn(column.name, column.domain, rows_per_value=column.rows_per_value)
         for column in table.columns
     )
-    return CatalogTable(name, Kind.PUBLIC, columns)
+    rows = None
+    if table.rows is not None:
+        rows = PublicRows(tuple(column.name for column in table.columns), table.rows)
+    return CatalogTable(name, Kind.PUBLIC, columns, public_rows=rows)
 
 
 def _referenced(policy: Policy) -> frozenset[tuple[str, str]]:

@@ -144,6 +144,7 @@ def _scan(table: CatalogTable, alias: str, source: int) -> tuple[Relation, Scope
             (c.name, c.rows_per_value) for c in table.columns if c.rows_per_value is not None
         ),
         referenced=tuple(c.name for c in table.columns if c.referenced),
+        public_rows=table.public_rows,
     )
     return scan, Scope(tuple(named))
 

@@ -16,7 +16,7 @@ from math import ceil, floor
 from planner.domain import MEMBERS_MAX, Domain, Type, Value
 from planner.expression import Call, Column, Expression, Literal, columns_of
 from planner.functions import FUNCTIONS, NotEnumerable, Unfit, evaluate, rebuilt
-from planner.relation import Filter, How, Join, Relation
+from planner.relation import Filter, How, Join, Relation, Scan, walk_relations
 
 KEYS_MAX = 100_000  # more public groups than this are selected privately instead
 EVALUATIONS_MAX = 20_000
@@ -169,17 +169,67 @@ def public_keys(keys: tuple[Expression, ...], relation: Relation) -> tuple[Key, 
     The order is that of the values, NULL last, the first key slowest.
     """
     facts = facts_of(relation)
-    lists: list[tuple[Value | None, ...]] = []
+    joint = _by_public_table(keys, relation)
+    lists: list[tuple[tuple[int, ...], tuple[Key, ...]]] = []
     total = 1
-    for key in keys:
-        members = _members_of(key, facts)
+    for places in joint:
+        members = _joint_members(tuple(keys[place] for place in places), relation, facts)
         if members is None:
             return None
         total *= max(len(members), 1)
         if total > KEYS_MAX:
             return None
-        lists.append(members)
-    return tuple(product(*lists))
+        lists.append((places, members))
+    order = [place for places, _ in lists for place in places]
+    back = [order.index(place) for place in range(len(keys))]
+    flat = (tuple(v for part in parts for v in part) for parts in product(*(m for _, m in lists)))
+    return tuple(tuple(row[place] for place in back) for row in flat)
+
+
+def _by_public_table(keys: tuple[Expression, ...], relation: Relation) -> list[tuple[int, ...]]:
+    """Put keys that read one and the same public table together: their values go together."""
+    scans = {
+        node.source for node in walk_relations(relation)
+        if isinstance(node, Scan) and node.public_rows is not None
+    }
+    groups: dict[object, list[int]] = {}
+    for place, key in enumerate(keys):
+        sources = {column.source for column in columns_of(key)}
+        alone = len(sources) == 1 and sources <= scans
+        groups.setdefault(sources.pop() if alone else f"key {place}", []).append(place)
+    return [tuple(places) for places in groups.values()]
+
+
+def _joint_members(
+    keys: tuple[Expression, ...], relation: Relation, facts: tuple[Expression, ...]
+) -> tuple[Key, ...] | None:
+    if len(keys) == 1:
+        members = _members_of(keys[0], facts)
+        return None if members is None else tuple((value,) for value in members)
+    columns = tuple(dict.fromkeys(c for key in keys for c in columns_of(key)))
+    scan = next(
+        node for node in walk_relations(relation)
+        if isinstance(node, Scan) and node.source == columns[0].source
+    )
+    if scan.public_rows is None:
+        return None
+    places = [scan.public_rows.columns.index(column.name) for column in columns]
+    rows = {tuple(row[place] for place in places) for row in scan.public_rows.rows}
+    if any(key.domain.nullable for key in keys):
+        rows.add(tuple(None for _ in places))  # the optional side of a left join
+    about = [fact for fact in facts if set(columns_of(fact)) <= set(columns)]
+    bindings: list[dict[Expression, Value | None]] = [
+        dict(zip(columns, row, strict=True)) for row in rows
+    ]
+    try:
+        found = {
+            tuple(evaluate(key, values) for key in keys) for values in bindings
+            if all(evaluate(fact, values) is True for fact in about)
+        }
+    except NotEnumerable:
+        return None
+    return tuple(sorted(found, key=lambda key: [(v is None, v if v is not None else 0)
+                                                for v in key]))
 
 
 def key_count(key: Expression, relation: Relation) -> int | None:

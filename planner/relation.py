@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from planner.catalog import Kind
+from planner.catalog import Kind, PublicRows
 from planner.domain import Domain, Type
 from planner.expression import Column, Expression
 
@@ -42,6 +42,7 @@ class Scan:
     enums: tuple[str, ...] = ()
     rows_per_value: tuple[tuple[str, int], ...] = ()
     referenced: tuple[str, ...] = ()
+    public_rows: PublicRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
