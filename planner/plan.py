@@ -49,9 +49,19 @@ class Plan:
     full_cost: PrivacyLoss
     releases: tuple[PlannedRelease, ...]
     expected_error: Mapping[str, float | None]
-    sql: str = field(repr=False)
-    outer_sql: str = field(repr=False)
+    statements: tuple[str, ...] = field(repr=False)
+    outer_statement: str = field(repr=False)
     groups: int | None = None
+
+    @property
+    def sql(self) -> str:
+        """The bounded statements that would run on the snapshot, printed over several lines."""
+        return ";\n\n".join(pretty(statement) for statement in self.statements)
+
+    @property
+    def outer_sql(self) -> str:
+        """The statement that would run on the released tables."""
+        return pretty(self.outer_statement)
 
     @property
     def kept(self) -> bool:
@@ -69,12 +79,11 @@ def describe(bound: Bound, priced: NoisePlan, question: str, cost: PrivacyLoss) 
     for release in priced.releases:
         found.extend(_planned(release, outputs))
     errors = {name: _error(expression, priced) for name, expression in outputs}
-    statements = [pretty(s.sql) for r in priced.releases for s in r.statements]
+    statements = tuple(s.sql for r in priced.releases for s in r.statements)
     sizes = [None if r.bounded.keys is None else len(r.bounded.keys) for r in priced.releases]
     return Plan(
         question, cost, priced.loss, tuple(found), MappingProxyType(errors),
-        ";\n\n".join(statements),
-        pretty(outer_statement(bound.rows.relation, outputs)),
+        statements, outer_statement(bound.rows.relation, outputs),
         sizes[0] if len(sizes) == 1 else None,
     )
 
