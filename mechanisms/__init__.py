@@ -8,6 +8,7 @@ Map of the folder
     randomness  the only source of random bits
     laplace     exact discrete Laplace noise, its scale, its error, its losses
     gaussian    exact discrete Gaussian noise, its scale, its error, its losses
+    conversion  from Renyi divergence to (epsilon, delta) and back
     threshold   partition selection: which noisy counts may show their key
     bounds      exp, log and the normal tail with certified error bounds
 """

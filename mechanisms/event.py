@@ -1,0 +1,194 @@
+"""What was released, as frozen facts without arithmetic: fields in, versioned JSON in and out.
+
+A ledger keeps these for ever. So a kind is never removed, a field never changes its meaning,
+and a new mechanism gets a new kind. Sensitivities and scales are counted in grid steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from mechanisms.gaussian import check_delta, rho
+from mechanisms.laplace import check_l1, check_scale
+
+VERSION: Final = 1
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+@dataclass(frozen=True, slots=True)
+class LaplaceEvent:
+    """Discrete Laplace noise of one scale on a vector that a unit moves by at most `l1` in L1."""
+
+    l1: int
+    scale: float
+
+    def __post_init__(self) -> None:
+        check_l1(self.l1)
+        check_scale(self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class GaussianEvent:
+    """Discrete Gaussian noise on several columns at once, answered as one joint release.
+
+    Each part is (squared L2 distance a unit can move that column, over all its groups; sigma).
+    `delta` is where its epsilon is quoted on rail A; rail B does not need it.
+    """
+
+    parts: tuple[tuple[int, float], ...]
+    delta: Fraction
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.parts, tuple) and all(map(_is_pair, self.parts))):
+            raise ValueError(f"parts must be a tuple of (l2_squared, sigma), got {self.parts!r}")
+        rho(self.parts)
+        check_delta(_check_fraction("delta", self.delta))
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdEvent:
+    """Partition selection: a key of one unit alone is shown with probability at most `delta`.
+
+    The noise on the counts that are compared with the threshold is an event of its own.
+    """
+
+    delta: Fraction
+
+    def __post_init__(self) -> None:
+        if not 0 < _check_fraction("delta", self.delta) < 1:
+            raise ValueError(f"delta must lie strictly between 0 and 1, got {self.delta!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class PureEvent:
+    """Any mechanism that is `epsilon`-DP, such as randomized response or report noisy max."""
+
+    epsilon: Fraction
+
+    def __post_init__(self) -> None:
+        if not _check_fraction("epsilon", self.epsilon) > 0:
+            raise ValueError(f"epsilon must be positive, got {self.epsilon!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ExponentialEvent:
+    """The exponential mechanism: an outcome with probability ~ exp(epsilon * score / (2 D)).
+
+    D is how far one unit can move any score. Not for permute-and-flip, nor for report noisy
+    max with Laplace noise: those are `PureEvent`.
+    """
+
+    epsilon: Fraction
+
+    def __post_init__(self) -> None:
+        if not _check_fraction("epsilon", self.epsilon) > 0:
+            raise ValueError(f"epsilon must be positive, got {self.epsilon!r}")
+
+
+Event = LaplaceEvent | GaussianEvent | ThresholdEvent | PureEvent | ExponentialEvent
+
+
+def to_json(events: tuple[Event, ...]) -> str:
+    """Return the one canonical text of these events; floats and fractions are exact."""
+    listed = [_written(event) for event in events]
+    return json.dumps({"version": VERSION, "events": listed}, sort_keys=True, separators=(",", ":"))
+
+
+def from_json(text: str) -> tuple[Event, ...]:
+    """Return the events of a canonical text.
+
+    Guarantee: a text that `to_json` would not have written is refused with ValueError: unknown
+    versions, kinds and fields, missing fields, wrong types, numbers that are not finite. No
+    code is looked up by a name in the text.
+    """
+    try:
+        document = json.loads(text)
+        if not isinstance(document, dict) or document.get("version") != VERSION:
+            raise ValueError(f"the version must be {VERSION}")
+        events = tuple(_read(entry) for entry in document["events"])
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a list of privacy events: {type(error).__name__}") from error
+    if to_json(events) != text:
+        raise ValueError("the events are not in canonical form, or have fields unknown here")
+    return events
+
+
+def _written(event: Event) -> dict[str, Json]:
+    match event:
+        case LaplaceEvent(l1, scale):
+            return {"kind": "laplace", "l1": l1, "scale": scale.hex()}
+        case GaussianEvent(parts, delta):
+            pairs: list[Json] = [[l2_squared, sigma.hex()] for l2_squared, sigma in parts]
+            return {"kind": "gaussian", "parts": pairs, "delta": str(delta)}
+        case ThresholdEvent(delta):
+            return {"kind": "threshold", "delta": str(delta)}
+        case PureEvent(epsilon):
+            return {"kind": "pure", "epsilon": str(epsilon)}
+        case ExponentialEvent(epsilon):
+            return {"kind": "exponential", "epsilon": str(epsilon)}
+    raise ValueError(f"not a privacy event: {event!r}")
+
+
+_Fields = Mapping[str, object]
+_READERS: Final[Mapping[str, Callable[[_Fields], Event]]] = {
+    "laplace": lambda f: LaplaceEvent(_integer(f["l1"]), _float(f["scale"])),
+    "gaussian": lambda f: GaussianEvent(_parts(f["parts"]), read_fraction(f["delta"])),
+    "threshold": lambda f: ThresholdEvent(read_fraction(f["delta"])),
+    "pure": lambda f: PureEvent(read_fraction(f["epsilon"])),
+    "exponential": lambda f: ExponentialEvent(read_fraction(f["epsilon"])),
+}
+
+
+def _read(entry: object) -> Event:
+    if not isinstance(entry, dict):
+        raise ValueError(f"a privacy event must be an object, got {entry!r}")
+    reader = _READERS.get(entry["kind"])
+    if reader is None:
+        known = ", ".join(sorted(_READERS))
+        raise ValueError(f"unknown kind of event {entry['kind']!r}; known are {known}")
+    return reader(entry)
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"an integer is needed, got {value!r}")
+    return value
+
+
+def _float(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError(f"a float is written as hexadecimal text, got {value!r}")
+    return float.fromhex(value)
+
+
+def read_fraction(value: object) -> Fraction:
+    """Return the fraction written as "3" or "3/1000".
+
+    Exponents are refused: "1e999999999" would take all memory.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"a fraction is written as text, got {value!r}")
+    above, _, below = value.partition("/")
+    if not (above.isdecimal() and (below or "1").isdecimal() and int(below or "1") > 0):
+        raise ValueError(f"a fraction is written as 3 or 3/1000, got {value!r}")
+    return Fraction(int(above), int(below or "1"))
+
+
+def _parts(value: object) -> tuple[tuple[int, float], ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"parts are written as a list, got {value!r}")
+    return tuple((_integer(l2_squared), _float(sigma)) for l2_squared, sigma in value)
+
+
+def _is_pair(part: object) -> bool:
+    return isinstance(part, tuple) and len(part) == 2
+
+
+def _check_fraction(name: str, value: Fraction) -> Fraction:
+    if not isinstance(value, Fraction):
+        raise ValueError(f"{name} must be a Fraction, so that it is exact, got {value!r}")
+    return value
