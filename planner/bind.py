@@ -14,19 +14,25 @@ from sqlglot import exp
 
 from planner.catalog import Catalog, Kind
 from planner.domain import Type
-from planner.expression import Column, Expression, Literal, columns_of, replaced
-from planner.functions import make
-from planner.joins import bind_from
+from planner.expression import Column, Expression, Literal, columns_of, is_per_unit, replaced
+from planner.functions import Unfit, make
+from planner.functions.logic import united
+from planner.joins import bind_from, same_column
 from planner.measures import Collector, bind_measure, bind_summary
 from planner.parse import Parsed
 from planner.refusal import Refused
 from planner.relation import (
+    Branch,
     Filter,
     Ordered,
     Relation,
     Release,
     Summary,
+    Union,
+    UnitAggregate,
     kind_of,
+    unit_column,
+    unit_of,
     walk_relations,
 )
 from planner.scalar import (
@@ -38,6 +44,13 @@ from planner.scalar import (
     short,
 )
 from planner.scope import Scope, claim, refused
+from planner.subqueries import MarkCollector
+from planner.unit_measures import UnitCollector
+from planner.windows import WindowCollector
+
+Items = list[tuple[str, exp.Expression]]
+Outputs = tuple[tuple[str, Expression], ...]
+Above = Callable[[exp.Expression, Outputs], Expression]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +58,7 @@ class Rows:
     """The result of one SELECT: a relation and what each output column is in it."""
 
     relation: Relation
-    outputs: tuple[tuple[str, Expression], ...]
+    outputs: Outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +86,8 @@ def bind(parsed: Parsed, catalog: Catalog) -> Bound:
     Raises Refused with rule, place and hint.
     """
     try:
-        rows = bind_select(parsed.tree, Context(catalog))
-        if kind_of(rows.relation) is Kind.PROTECTED:
-            raise refused("bare-rows", "this would show patients' rows",
-                          "aggregate them: SELECT COUNT(*) FROM ... GROUP BY ...", parsed.tree)
-        for name, expression in rows.outputs:
-            if expression.domain.type in (Type.UNIT, Type.KEY, Type.IMAGE):
-                raise refused("key-output", f"{name} names a patient or a row",
-                              "COUNT(DISTINCT ...)", parsed.tree)
+        rows = bind_query(parsed.tree, Context(catalog))
+        _check_outermost(rows, parsed.tree)
     except Refused as refusal:
         raise refusal.located(parsed.sql) from None
     except RecursionError:
@@ -90,24 +97,76 @@ def bind(parsed: Parsed, catalog: Catalog) -> Bound:
     return Bound(rows, tuple(found.values()))
 
 
+def _check_outermost(rows: Rows, tree: exp.Expression) -> None:
+    """Only released and public rows may leave, and no column that names a patient or a row."""
+    if kind_of(rows.relation) is Kind.PROTECTED:
+        below = rows.relation
+        while isinstance(below, Filter):
+            below = below.input
+        if isinstance(below, UnitAggregate):
+            raise refused("group-by-patient", "grouping by the patient gives one row each",
+                          "aggregate once more: SELECT AVG(n) FROM (SELECT ... GROUP BY "
+                          "patient) AS t", tree)
+        raise refused("bare-rows", "this would show patients' rows",
+                      "aggregate them: SELECT COUNT(*) FROM ... GROUP BY ...", tree)
+    for name, expression in rows.outputs:
+        if expression.domain.type in (Type.UNIT, Type.KEY, Type.IMAGE):
+            raise refused("key-output", f"{name} names a patient or a row",
+                          "COUNT(DISTINCT ...)", tree)
+
+
+def bind_query(query: exp.Expression, context: Context) -> Rows:
+    """Bind a SELECT or a UNION ALL of them, at any depth."""
+    while isinstance(query, exp.Subquery):
+        claim(query, "this")
+        query = query.this
+    if isinstance(query, exp.SetOperation):
+        return _bind_union(query, context)
+    if not isinstance(query, exp.Select):
+        raise refused("from", f"{query.key.upper()} is not answered", "a SELECT", query)
+    return bind_select(query, context)
+
+
 def bind_select(select: exp.Select, context: Context) -> Rows:
     """Bind one SELECT at any depth."""
     claim(select, "expressions", "from_", "joins", "where", "group", "having", "order", "limit",
-          "offset", "distinct", "with_")
+          "offset", "distinct", "with_", "qualify")
     context = _with_ctes(select, context)
-    relation, scope, used = bind_from(select, context, bind_select)
-    relation = _filtered(select, relation, scope, used)
+    relation, scope, used = bind_from(select, context, bind_query)
+    marks = MarkCollector(context, bind_query, relation, context.numbers)
+    scalars = Scalars(scope, subquery=marks.bind)
+    conditions = _conditions(select, scalars, used)
+    relation = filtered(marks.above(relation), conditions)
     items = _items(select, scope)
     aggregated = bool(select.args.get("group")) or bool(select.args.get("having")) or any(
         _has_aggregate(node) for _, node in items
     )
-    if aggregated:
-        return _bind_aggregated(select, relation, scope, items, context)
-    return _bind_rows(select, relation, scope, items, context)
+    part = _Part(select, relation, scope, items, context, marks)
+    return _bind_aggregated(part) if aggregated else _bind_rows(part)
 
 
-def _with_ctes(select: exp.Select, context: Context) -> Context:
-    clause = select.args.get("with_")
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One SELECT whose FROM and WHERE are bound."""
+
+    select: exp.Select
+    relation: Relation
+    scope: Scope
+    items: Items
+    context: Context
+    marks: MarkCollector
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.relation)
+
+    @property
+    def scalars(self) -> Scalars:
+        return Scalars(self.scope, subquery=self.marks.bind)
+
+
+def _with_ctes(node: exp.Expression, context: Context) -> Context:
+    clause = node.args.get("with_")
     if clause is None:
         return context
     claim(clause, "expressions")
@@ -122,19 +181,15 @@ def _with_ctes(select: exp.Select, context: Context) -> Context:
     return replace(context, ctes=ctes)
 
 
-def _filtered(
-    select: exp.Select, relation: Relation, scope: Scope, used: frozenset[int]
-) -> Relation:
+def _conditions(
+    select: exp.Select, scalars: Scalars, used: frozenset[int]
+) -> list[Expression]:
     where = select.args.get("where")
-    if where is None:
-        return relation
-    scalars = Scalars(scope)
-    conditions: list[Expression] = []
-    for part in conjuncts(where.this):
-        if id(part) in used:  # it ties tables listed with commas already
-            continue
-        conditions.append(bind_condition(part, scalars))
-    return filtered(relation, conditions)
+    # Conditions in `used` tie tables listed with commas already.
+    return [
+        bind_condition(part, scalars)
+        for part in (conjuncts(where.this) if where is not None else ()) if id(part) not in used
+    ]
 
 
 def filtered(relation: Relation, conditions: list[Expression]) -> Relation:
@@ -149,9 +204,9 @@ def filtered(relation: Relation, conditions: list[Expression]) -> Relation:
     return Filter(relation, tuple(flat))
 
 
-def _items(select: exp.Select, scope: Scope) -> list[tuple[str, exp.Expression]]:
+def _items(select: exp.Select, scope: Scope) -> Items:
     """Return the SELECT list as names and nodes, stars expanded."""
-    items: list[tuple[str, exp.Expression]] = []
+    items: Items = []
     for node in select.expressions:
         if isinstance(node, exp.Star) or (
             isinstance(node, exp.Column) and isinstance(node.this, exp.Star)
@@ -169,7 +224,7 @@ def _items(select: exp.Select, scope: Scope) -> list[tuple[str, exp.Expression]]
     return items
 
 
-def _star(node: exp.Expression, scope: Scope) -> list[tuple[str, exp.Expression]]:
+def _star(node: exp.Expression, scope: Scope) -> Items:
     star = node.this if isinstance(node, exp.Column) else node
     claim(star, "except_")
     table = node.table.lower() if isinstance(node, exp.Column) else None
@@ -191,72 +246,91 @@ def _has_aggregate(node: exp.Expression) -> bool:
     return any(
         isinstance(found, (*AGGREGATES, exp.Filter, exp.WithinGroup))
         and not isinstance(found.parent, exp.Window)
-        for found in node.walk(prune=lambda n: isinstance(n, exp.Query | exp.Window))
+        for found in node.walk(prune=lambda n: isinstance(n, exp.Query))
     )
 
 
 # ---- without aggregates -------------------------------------------------------------------
 
 
-def _bind_rows(
-    select: exp.Select, relation: Relation, scope: Scope,
-    items: list[tuple[str, exp.Expression]], context: Context,
-) -> Rows:
-    outputs = tuple((name, bind_scalar(node, Scalars(scope))) for name, node in items)
+def _bind_rows(part: _Part) -> Rows:
+    select, context = part.select, part.context
+    windows = WindowCollector(next(context.numbers), part.relation)
+    scalars = replace(part.scalars, window=windows.bind)
+    outputs = tuple((name, bind_scalar(node, scalars)) for name, node in part.items)
+    qualify = select.args.get("qualify")
+    chosen = [
+        bind_condition(node, replace(scalars, aliases=outputs))
+        for node in (conjuncts(qualify.this) if qualify is not None else ())
+    ]
+    relation = filtered(windows.above(part.marks.above(part.relation)), chosen)
     distinct = select.args.get("distinct")
     if distinct is not None:
         claim(distinct)
         relation, outputs = _distinct(select, relation, outputs, context)
     if kind_of(relation) is Kind.PROTECTED:
-        for clause in ("order", "limit", "offset"):
-            if select.args.get(clause):
-                raise refused("limit-below-release", f"{clause.upper()} over patients' rows "
-                              "would pick single rows", "aggregate first, then order and limit",
-                              select.args[clause])
+        _refuse_order(select)
         return Rows(relation, outputs)
-    aliases = tuple(outputs)
-    return Rows(_ordered(select, relation, Scalars(scope, None, aliases), outputs), outputs)
+    by = _order(select, outputs, lambda node, aliases: bind_scalar(
+        node, Scalars(part.scope, None, aliases)))
+    return Rows(_ordered(select, relation, by), outputs)
+
+
+def _refuse_order(select: exp.Select) -> None:
+    for clause in ("order", "limit", "offset"):
+        if select.args.get(clause):
+            raise refused("limit-below-release", f"{clause.upper()} over patients' rows "
+                          "would pick single rows", "aggregate first, then order and limit",
+                          select.args[clause])
 
 
 def _distinct(
-    select: exp.Select, relation: Relation, outputs: tuple[tuple[str, Expression], ...],
-    context: Context,
-) -> tuple[Relation, tuple[tuple[str, Expression], ...]]:
-    """DISTINCT is GROUP BY all outputs: across patients a release of keys."""
-    keys = tuple(expression for _, expression in outputs)
-    _check_keys(keys, kind_of(relation), select)
+    select: exp.Select, relation: Relation, outputs: Outputs, context: Context
+) -> tuple[Relation, Outputs]:
+    """DISTINCT is GROUP BY all outputs: with the patient within each, else a release of keys."""
+    keys = tuple(dict.fromkeys(expression for _, expression in outputs))
     source = next(context.numbers)
-    if kind_of(relation) is Kind.PROTECTED:
-        release = Release(source, relation, keys, ())
-        return release, tuple(
-            (name, release.key_column(i)) for i, (name, _) in enumerate(outputs)
+    kind = kind_of(relation)
+    if kind is Kind.PROTECTED and _own_unit(keys, relation):
+        others = _other_keys(keys, relation, select)
+        columns = _unit_key_columns(keys, others, relation, source)
+        return UnitAggregate(source, relation, others, ()), tuple(
+            (name, columns[expression]) for name, expression in outputs
         )
-    return Summary(source, relation, keys, ()), tuple(
-        (name, Column(source, f"k{i + 1}", e.domain)) for i, (name, e) in enumerate(outputs)
+    _check_keys(keys, kind, select)
+    grouped = Release(source, relation, keys, ()) if kind is Kind.PROTECTED else Summary(
+        source, relation, keys, ()
+    )
+    return grouped, tuple(
+        (name, Column(source, f"k{keys.index(e) + 1}", e.domain)) for name, e in outputs
     )
 
 
-def _ordered(
-    select: exp.Select, relation: Relation, scalars: Scalars,
-    outputs: tuple[tuple[str, Expression], ...],
-) -> Relation:
-    order, limit, offset = (select.args.get(part) for part in ("order", "limit", "offset"))
-    if order is None and limit is None and offset is None:
-        return relation
+def _order(
+    select: exp.Select, outputs: Outputs, read: Above
+) -> tuple[tuple[Expression, bool, bool], ...]:
+    order = select.args.get("order")
     by: list[tuple[Expression, bool, bool]] = []
     for node in order.expressions if order is not None else ():
         claim(node, "this", "desc", "nulls_first")
         expression = _ordinal(node.this, outputs)
         if expression is None:
-            expression = bind_scalar(node.this, scalars)
+            expression = read(node.this, outputs)
         by.append((expression, bool(node.args.get("desc")), bool(node.args.get("nulls_first"))))
-    return Ordered(relation, tuple(by), _whole(limit), _whole(offset) or 0)
+    return tuple(by)
 
 
-def _ordinal(
-    node: exp.Expression, outputs: tuple[tuple[str, Expression], ...]
-) -> Expression | None:
-    """Return the output a number or ALL points at, or None for an expression."""
+def _ordered(
+    select: exp.Expression, relation: Relation, by: tuple[tuple[Expression, bool, bool], ...]
+) -> Relation:
+    limit, offset = (_whole(select.args.get(part)) for part in ("limit", "offset"))
+    if not by and limit is None and offset is None:
+        return relation
+    return Ordered(relation, by, limit, offset or 0)
+
+
+def _ordinal(node: exp.Expression, outputs: Outputs) -> Expression | None:
+    """Return the output a number points at, or None for an expression."""
     if not (isinstance(node, exp.Literal) and not node.is_string):
         return None
     if not node.name.isdigit() or not 1 <= int(node.name) <= len(outputs):
@@ -278,82 +352,90 @@ def _whole(node: exp.Expression | None) -> int | None:
 # ---- with aggregates ----------------------------------------------------------------------
 
 
-def _bind_aggregated(
-    select: exp.Select, relation: Relation, scope: Scope,
-    items: list[tuple[str, exp.Expression]], context: Context,
-) -> Rows:
-    kind = kind_of(relation)
-    keys = _group_keys(select, scope, items)
-    _check_keys(keys, kind, select)
-    collector = Collector(next(context.numbers), scope, relation)
-    measure = bind_measure if kind is Kind.PROTECTED else bind_summary
-    scalars = Scalars(scope, lambda node: measure(node, collector))
-    key_columns = {
+def _bind_aggregated(part: _Part) -> Rows:
+    keys = _group_keys(part)
+    if part.kind is Kind.PROTECTED and _own_unit(keys, part.relation):
+        return _bind_per_unit(part, keys)
+    _check_keys(keys, part.kind, part.select)
+    collector = Collector(next(part.context.numbers), part.scalars, part.relation)
+    measure = bind_measure if part.kind is Kind.PROTECTED else bind_summary
+    columns: dict[Expression, Expression] = {
         key: Column(collector.source, f"k{i + 1}", key.domain) for i, key in enumerate(keys)
     }
 
-    def above(node: exp.Expression, aliases: tuple[tuple[str, Expression], ...]) -> Expression:
-        bound = bind_scalar(node, replace(scalars, aliases=aliases))
-        return _above(replaced(bound, key_columns), node, collector.source)
+    def grouped(below: Relation) -> Relation:
+        if part.kind is Kind.PROTECTED:
+            return Release(collector.source, below, keys, tuple(collector.measures))
+        return Summary(collector.source, below, keys, tuple(collector.aggregates))
 
-    outputs = tuple((name, above(node, ())) for name, node in items)
-    having = select.args.get("having")
-    conditions = [
-        above(part, outputs) for part in (conjuncts(having.this) if having is not None else ())
-    ]
-    by = _order_above(select, outputs, above)
-    result: Relation
-    if kind is Kind.PROTECTED:
-        result = Release(collector.source, relation, keys, tuple(collector.measures))
-    else:
-        result = Summary(collector.source, relation, keys, tuple(collector.aggregates))
-    result = filtered(result, conditions)
-    limit, offset = (_whole(select.args.get(part)) for part in ("limit", "offset"))
-    if by or limit is not None or offset is not None:
-        result = Ordered(result, by, limit, offset or 0)
+    return _above_groups(part, columns, collector.source,
+                         lambda node: measure(node, collector), grouped)
+
+
+def _bind_per_unit(part: _Part, keys: tuple[Expression, ...]) -> Rows:
+    """GROUP BY with the patient: one row per patient and key, still protected."""
+    source = next(part.context.numbers)
+    others = _other_keys(keys, part.relation, part.select)
+    columns = _unit_key_columns(keys, others, part.relation, source)
+    collector = UnitCollector(source, part.scalars, part.relation, per_unit=not others)
+    _refuse_order(part.select)
+    return _above_groups(
+        part, columns, source, collector.bind,
+        lambda below: UnitAggregate(source, below, others, tuple(collector.items)),
+    )
+
+
+def _above_groups(
+    part: _Part, columns: Mapping[Expression, Expression], source: int,
+    aggregate: Callable[[exp.Expression], Expression], grouped: Callable[[Relation], Relation],
+) -> Rows:
+    """Bind what stands above a GROUP BY: outputs, HAVING, windows, QUALIFY, order and limit."""
+    select, context = part.select, part.context
+
+    def above(node: exp.Expression, scalars: Scalars) -> Expression:
+        return _above(replaced(bind_scalar(node, scalars), columns), node, source, windows.source)
+
+    # Windows are bound before the groups exist; only the kind of what is below matters to them.
+    placeholder = grouped(part.relation)
+    windows = WindowCollector(next(context.numbers), placeholder, above)
+    scalars = replace(part.scalars, aggregate=aggregate, window=windows.bind)
+
+    def read(node: exp.Expression, aliases: Outputs) -> Expression:
+        return above(node, replace(scalars, aliases=aliases))
+
+    outputs = tuple((name, read(node, ())) for name, node in part.items)
+    having, qualify = select.args.get("having"), select.args.get("qualify")
+    conditions = [read(n, outputs) for n in (conjuncts(having.this) if having else ())]
+    chosen = [read(n, outputs) for n in (conjuncts(qualify.this) if qualify else ())]
+    by = _order(select, outputs, read)
+    relation = filtered(grouped(part.marks.above(part.relation)), conditions)
+    relation = filtered(windows.above(relation), chosen)
+    if kind_of(relation) is not Kind.PROTECTED:
+        relation = _ordered(select, relation, by)
     if select.args.get("distinct"):
         claim(select.args["distinct"])
-        result, outputs = _distinct(select, result, outputs, context)
-    return Rows(result, outputs)
+        relation, outputs = _distinct(select, relation, outputs, context)
+    return Rows(relation, outputs)
 
 
-def _order_above(
-    select: exp.Select, outputs: tuple[tuple[str, Expression], ...],
-    above: Callable[[exp.Expression, tuple[tuple[str, Expression], ...]], Expression],
-) -> tuple[tuple[Expression, bool, bool], ...]:
-    order = select.args.get("order")
-    by: list[tuple[Expression, bool, bool]] = []
-    for node in order.expressions if order is not None else ():
-        claim(node, "this", "desc", "nulls_first")
-        expression = _ordinal(node.this, outputs)
-        if expression is None:
-            expression = above(node.this, outputs)
-        by.append((expression, bool(node.args.get("desc")), bool(node.args.get("nulls_first"))))
-    return tuple(by)
-
-
-def _group_keys(
-    select: exp.Select, scope: Scope, items: list[tuple[str, exp.Expression]]
-) -> tuple[Expression, ...]:
-    group = select.args.get("group")
+def _group_keys(part: _Part) -> tuple[Expression, ...]:
+    group = part.select.args.get("group")
     if group is None:
         return ()
     claim(group, "expressions", "all")
     nodes = list(group.expressions)
     if group.args.get("all"):
-        nodes = [node for _, node in items if not _has_aggregate(node)]
+        nodes = [node for _, node in part.items if not _has_aggregate(node)]
     keys: list[Expression] = []
     for node in nodes:
         if isinstance(node, exp.Cube | exp.Rollup | exp.GroupingSets):
             raise refused("grouping-sets", f"{node.key.upper()} is not answered yet",
                           "one GROUP BY per level", node)
-        keys.append(bind_scalar(_grouped(node, scope, items), Scalars(scope)))
+        keys.append(bind_scalar(_grouped(node, part.scope, part.items), part.scalars))
     return tuple(dict.fromkeys(key for key in keys if not isinstance(key, Literal)))
 
 
-def _grouped(
-    node: exp.Expression, scope: Scope, items: list[tuple[str, exp.Expression]]
-) -> exp.Expression:
+def _grouped(node: exp.Expression, scope: Scope, items: Items) -> exp.Expression:
     """Follow GROUP BY 1 and GROUP BY alias to the SELECT list; a real column wins."""
     if isinstance(node, exp.Literal) and not node.is_string and node.name.isdigit():
         if not 1 <= int(node.name) <= len(items):
@@ -371,27 +453,140 @@ def _grouped(
     return node
 
 
+def _own_unit(keys: tuple[Expression, ...], relation: Relation) -> bool:
+    """Return whether the keys hold the relation's own unit, so that groups lie within patients."""
+    return any(same_column(key, unit_of(relation)) for key in keys)
+
+
+def _other_keys(
+    keys: tuple[Expression, ...], relation: Relation, node: exp.Expression
+) -> tuple[Expression, ...]:
+    others = tuple(key for key in keys if not same_column(key, unit_of(relation)))
+    for key in others:
+        if key.domain.type in (Type.UNIT, Type.IMAGE):
+            raise refused("key-output", "this key may be missing for some of a patient's rows",
+                          "group by the patient key of the outer side of the join", node)
+    return others
+
+
+def _unit_key_columns(
+    keys: tuple[Expression, ...], others: tuple[Expression, ...], relation: Relation, source: int
+) -> dict[Expression, Expression]:
+    columns: dict[Expression, Expression] = {
+        key: Column(source, f"k{i + 1}", key.domain, is_per_unit(key))
+        for i, key in enumerate(others)
+    }
+    for key in keys:
+        if same_column(key, unit_of(relation)):
+            columns[key] = unit_column(source)
+    return columns
+
+
 def _check_keys(keys: tuple[Expression, ...], kind: Kind, node: exp.Expression) -> None:
     if kind is not Kind.PROTECTED:
         return
     for key in keys:
-        if key.domain.type is Type.UNIT:
-            raise refused("group-by-patient", "grouping by the patient gives one row each",
-                          "group by a column that many patients share, or COUNT(DISTINCT ...)",
-                          node.args.get("group") or node)
-        if key.domain.type in (Type.KEY, Type.IMAGE):
-            raise refused("key-output", "grouping by a row's key would show single rows",
+        if key.domain.type in (Type.UNIT, Type.KEY, Type.IMAGE):
+            raise refused("key-output", "grouping by a key would show single rows",
                           "group by a column that many patients share",
                           node.args.get("group") or node)
 
 
-def _above(expression: Expression, node: exp.Expression, source: int) -> Expression:
-    """Check that an expression above a GROUP BY reads keys and aggregates only."""
+def _above(
+    expression: Expression, node: exp.Expression, source: int, windows: int
+) -> Expression:
+    """Check that an expression above a GROUP BY reads keys, aggregates and windows only."""
     for column in columns_of(expression):
-        if column.source != source:
+        if column.source not in (source, windows):
             raise refused("bare-column", f"{column.name} is neither grouped nor aggregated",
                           f"add it to GROUP BY, or aggregate it: in {short(node)}", node)
     return expression
 
 
-__all__ = ["Bound", "Context", "Rows", "bind", "bind_select"]
+# ---- UNION ALL ----------------------------------------------------------------------------
+
+
+def _bind_union(query: exp.SetOperation, context: Context) -> Rows:
+    """UNION ALL keeps every row with its patient; UNION of released rows drops repeats."""
+    if not isinstance(query, exp.Union):
+        raise refused("set-operation", f"{query.key.upper()} is not answered",
+                      "a JOIN, EXISTS or NOT EXISTS", query)
+    claim(query, "this", "expression", "distinct", "with_", "order", "limit", "offset")
+    context = _with_ctes(query, context)
+    parts = [bind_query(side, context) for side in _branches(query)]
+    width = len(parts[0].outputs)
+    if any(len(part.outputs) != width for part in parts):
+        raise refused("set-operation", "the parts of a UNION need the same number of columns",
+                      "name the same columns in each part", query)
+    kinds = {kind_of(part.relation) for part in parts}
+    if Kind.PROTECTED in kinds and len(kinds) > 1:
+        raise refused("set-operation", "patients' rows and released or public rows do not mix",
+                      "aggregate each part, then UNION ALL", query)
+    if Kind.PROTECTED in kinds and query.args.get("distinct"):
+        raise refused("set-operation", "UNION would drop equal rows across patients",
+                      "UNION ALL", query)
+    rows = _united(parts, next(context.numbers), query)
+    return _finished_union(query, rows, context)
+
+
+def _branches(query: exp.SetOperation) -> list[exp.Expression]:
+    """Flatten a chain of the same UNION, without recursion."""
+    found: list[exp.Expression] = []
+    waiting: list[exp.Expression] = [query]
+    while waiting:
+        node = waiting.pop()
+        same = isinstance(node, exp.Union) and (
+            bool(node.args.get("distinct")) == bool(query.args.get("distinct"))
+        ) and (node is query or not node.args.get("with_"))
+        if isinstance(node, exp.Union) and same:
+            waiting.extend((node.expression, node.this))
+        else:
+            found.append(node)
+    return found
+
+
+def _united(parts: list[Rows], source: int, query: exp.Expression) -> Rows:
+    domains = []
+    for i, (name, _) in enumerate(parts[0].outputs):
+        values = tuple(part.outputs[i][1] for part in parts)
+        kinds = {value.domain.type for value in values}
+        try:
+            if kinds & {Type.UNIT, Type.KEY}:
+                domains.append(_united_keys(values))
+            else:
+                domains.append(united(values, any(v.domain.nullable for v in values)))
+        except Unfit as problem:
+            raise refused("types", f"UNION of {name} {problem}", "", query) from None
+    branches = tuple(Branch(p.relation, tuple(e for _, e in p.outputs)) for p in parts)
+    outputs = []
+    for i, (name, _) in enumerate(parts[0].outputs):
+        owns = all(
+            kind_of(b.relation) is Kind.PROTECTED and same_column(b.outputs[i],
+                                                                  unit_of(b.relation))
+            for b in branches
+        )
+        column = unit_column(source) if owns else Column(source, f"c{i + 1}", domains[i])
+        outputs.append((name, column))
+    return Rows(Union(source, branches, tuple(domains)), tuple(outputs))
+
+
+def _united_keys(values: tuple[Expression, ...]):  # type: ignore[no-untyped-def]
+    first = values[0].domain
+    if any(v.domain.type is not first.type or v.domain.key_of != first.key_of for v in values):
+        raise Unfit("needs the same key in every part")
+    return first.with_null(any(v.domain.nullable for v in values))
+
+
+def _finished_union(query: exp.SetOperation, rows: Rows, context: Context) -> Rows:
+    relation, outputs = rows.relation, rows.outputs
+    if kind_of(relation) is Kind.PROTECTED:
+        _refuse_order(query)  # type: ignore[arg-type]
+        return rows
+    if query.args.get("distinct"):
+        relation, outputs = _distinct(query, relation, outputs, context)  # type: ignore[arg-type]
+    by = _order(query, outputs, lambda node, aliases: bind_scalar(  # type: ignore[arg-type]
+        node, Scalars(Scope(()), None, aliases)))
+    return Rows(_ordered(query, relation, by), outputs)
+
+
+__all__ = ["Bound", "Context", "Rows", "bind", "bind_query", "bind_select"]

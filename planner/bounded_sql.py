@@ -11,18 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from planner.bounding import BoundedMeasure, BoundedRelease, Shape, Strategy
-from planner.domain import Domain, Type
 from planner.emit import Printer, column_name, literal, printer_for
 from planner.expression import Column, Expression
 from planner.functions.entry import number
-from planner.relation import (
-    RANK_NAME,
-    Aggregate,
-    Measure,
-    Release,
-    protected_scans,
-    unit_of,
-)
+from planner.relation import Aggregate, Measure, Release, ranks_of, unit_of
 
 SELECTION = -1
 
@@ -95,8 +87,7 @@ def _reads(measure: Measure) -> tuple[Expression, ...]:
 
 
 def _ranks(strategy: Strategy) -> list[Column]:
-    whole = Domain(Type.INTEGER)
-    return [Column(s.source, RANK_NAME, whole) for s in protected_scans(strategy.relation)]
+    return list(ranks_of(strategy.relation))
 
 
 def _by_rows(
@@ -206,6 +197,8 @@ def _first_of_unit(body: str, order: Iterable[str], count: int) -> str:
 def _rank(strategy: Strategy) -> str:
     """Print a number that orders a unit's joined rows by the ranks of their parts."""
     ranks = [f"COALESCE(CAST({column_name(c)} AS DOUBLE), 0)" for c in _ranks(strategy)]
+    if not ranks:
+        return "0"  # a per-patient computation carries no ranks: its keys alone decide
     text = ranks[0]
     for rank in ranks[1:]:
         text = f"({text} * 1048576 + {rank})"

@@ -17,18 +17,28 @@ from planner.functions import FUNCTIONS
 from planner.functions.calendar import SQL_TYPES
 from planner.relation import (
     RANK_NAME,
+    UNIT_NAME,
+    Branch,
     Filter,
     How,
     Join,
-    Nothing,
+    Mark,
     Ordered,
     Relation,
     Release,
     Scan,
     Summary,
+    Union,
+    UnitAggregate,
+    Window,
+    inputs_of,
+    kind_of,
+    order_of,
+    union_order,
     unit_of,
     walk_relations,
 )
+from planner.unit_functions import UNIT_FUNCTIONS, WINDOW_FUNCTIONS
 
 
 def quoted(name: str) -> str:
@@ -118,6 +128,14 @@ class Printer:
             return self._join(relation)
         if isinstance(relation, Release):
             return self._released(relation)
+        if isinstance(relation, UnitAggregate):
+            return self._unit_aggregate(relation)
+        if isinstance(relation, Window):
+            return self._window(relation)
+        if isinstance(relation, Mark):
+            return self._mark(relation)
+        if isinstance(relation, Union):
+            return self._union(relation)
         if isinstance(relation, Summary):
             return self._summary(relation)
         if isinstance(relation, Ordered):
@@ -154,6 +172,74 @@ class Printer:
         table = quoted(release_table(release.source))
         return f"(SELECT {', '.join(shown) or '1 AS one'} FROM {table})"
 
+    def _unit_aggregate(self, node: UnitAggregate) -> str:
+        unit = column_name(unit_of(node.input))
+        shown = [f"{unit} AS {quoted(f'{UNIT_NAME}_{node.source}')}"]
+        for i, key in enumerate(node.keys):
+            shown.append(f"{self.scalar(key)} AS {quoted(f'k{i + 1}_{node.source}')}")
+        for i, item in enumerate(node.items):
+            printed = tuple(self.scalar(argument) for argument in item.arguments)
+            where = self.conditions(item.conditions)
+            call = UNIT_FUNCTIONS[item.function].sql(printed, item.arguments, where)
+            shown.append(f"{call} AS {quoted(f'm{i + 1}_{node.source}')}")
+        by = ", ".join(str(i + 1) for i in range(1 + len(node.keys)))
+        return f"(SELECT {', '.join(shown)} FROM {self.relation(node.input)} GROUP BY {by})"
+
+    def _window(self, node: Window) -> str:
+        protected = kind_of(node.input) is Kind.PROTECTED
+        unit = (unit_of(node.input),) if protected else ()
+        ties = order_of(node.input) if protected else ()
+        shown = ["*"]
+        for i, item in enumerate(node.items):
+            function = WINDOW_FUNCTIONS[item.function]
+            parts = [*(column_name(c) for c in unit), *(self.scalar(p) for p in item.partition)]
+            by = [self._ordering(*entry) for entry in item.order]
+            if function.breaks_ties(item.frame):
+                by.extend(column_name(column) for column in ties)
+            over = f"PARTITION BY {', '.join(parts)}" if parts else ""
+            over += f" ORDER BY {', '.join(by)}" if by else ""
+            printed = tuple(self.scalar(argument) for argument in item.arguments)
+            call = function.sql(printed, item.arguments, f"({over} {item.frame})")
+            shown.append(f"{call} AS {quoted(f'w{i + 1}_{node.source}')}")
+        return f"(SELECT {', '.join(shown)} FROM {self.relation(node.input)})"
+
+    def _mark(self, node: Mark) -> str:
+        on = []
+        if node.tie:
+            pair = unit_of(node.input), unit_of(node.other)
+            on.append(f"{column_name(pair[0])} = {column_name(pair[1])}")
+        on.extend(f"{self.scalar(a)} = {self.scalar(b)}" for a, b in node.equal)
+        on.extend(self.scalar(condition) for condition in node.conditions)
+        where = f" WHERE {' AND '.join(on)}" if on else ""
+        exists = f"EXISTS (SELECT 1 FROM {self.relation(node.other)}{where})"
+        return (f"(SELECT *, {exists} AS {quoted(f'e1_{node.source}')} "
+                f"FROM {self.relation(node.input)})")
+
+    def _union(self, node: Union) -> str:
+        branches = [self._branch(node, i, branch) for i, branch in enumerate(node.branches)]
+        return f"({' UNION ALL '.join(branches)})"
+
+    def _branch(self, node: Union, place: int, branch: Branch) -> str:
+        shown = []
+        if kind_of(branch.relation) is Kind.PROTECTED:
+            unit = column_name(unit_of(branch.relation))
+            shown.append(f"{unit} AS {quoted(f'{UNIT_NAME}_{node.source}')}")
+            order = [str(place), *(f"CAST({column_name(c)} AS VARCHAR)"
+                                   for c in order_of(branch.relation))]
+            for i in range(union_order(node)):
+                value = order[i] if i < len(order) else "''"
+                shown.append(f"CAST({value} AS VARCHAR) AS {quoted(f'o{i + 1}_{node.source}')}")
+        for i, (output, domain) in enumerate(zip(branch.outputs, node.domains, strict=True)):
+            text = self.scalar(output)
+            if domain.type in SQL_TYPES:
+                text = f"TRY_CAST({text} AS {SQL_TYPES[domain.type]})"
+            shown.append(f"{text} AS {quoted(f'c{i + 1}_{node.source}')}")
+        return f"SELECT {', '.join(shown)} FROM {self.relation(branch.relation)}"
+
+    def _ordering(self, expression: Expression, descending: bool, nulls_first: bool) -> str:
+        return (f"{self.scalar(expression)} {'DESC' if descending else 'ASC'} "
+                f"NULLS {'FIRST' if nulls_first else 'LAST'}")
+
     def _summary(self, summary: Summary) -> str:
         shown = [
             f"{self.scalar(key)} AS {quoted(f'k{i + 1}_{summary.source}')}"
@@ -165,18 +251,20 @@ class Printer:
             if conditions:
                 call += f" FILTER (WHERE {self.conditions(conditions)})"
             shown.append(f"{call} AS {quoted(f'm{i + 1}_{summary.source}')}")
-        by = ", ".join(str(i + 1) for i in range(len(summary.keys)))
-        group = f" GROUP BY {by}" if by else ""
+        group = self._grouping(summary)
         inner = self.relation(summary.input)
         return f"(SELECT {', '.join(shown) or '1 AS one'} FROM {inner}{group})"
 
+    def _grouping(self, summary: Summary) -> str:
+        if summary.sets:
+            sets = (", ".join(self.scalar(summary.keys[i]) for i in s) for s in summary.sets)
+            return f" GROUP BY GROUPING SETS ({', '.join(f'({s})' for s in sets)})"
+        by = ", ".join(str(i + 1) for i in range(len(summary.keys)))
+        return f" GROUP BY {by}" if by else ""
+
     def order(self, ordered: Ordered) -> str:
         """Print ORDER BY, LIMIT and OFFSET."""
-        parts = [
-            f"{self.scalar(expression)} {'DESC' if descending else 'ASC'} "
-            f"NULLS {'FIRST' if nulls_first else 'LAST'}"
-            for expression, descending, nulls_first in ordered.by
-        ]
+        parts = [self._ordering(*entry) for entry in ordered.by]
         text = f" ORDER BY {', '.join(parts)}" if parts else ""
         if ordered.limit is not None:
             text += f" LIMIT {ordered.limit}"
@@ -193,8 +281,7 @@ def printer_for(
     for node in statement_relations(relation):
         for expression in _read_by(node):
             columns.extend(columns_of(expression))
-        if isinstance(node, Join) and node.tie:
-            columns.extend((unit_of(node.left), unit_of(node.right)))
+        columns.extend(_hidden(node))
     enums = {
         (node.source, name)
         for node in walk_relations(relation) if isinstance(node, Scan) for name in node.enums
@@ -209,11 +296,25 @@ def statement_relations(relation: Relation) -> list[Relation]:
     while waiting:
         node = waiting.pop()
         found.append(node)
-        if isinstance(node, Join):
-            waiting.extend((node.left, node.right))
-        elif not isinstance(node, Scan | Release | Nothing):
-            waiting.append(node.input)
+        if not isinstance(node, Release):
+            waiting.extend(inputs_of(node))
     return found
+
+
+def _hidden(node: Relation) -> tuple[Column, ...]:
+    """Return the columns that a node needs besides those its expressions read."""
+    if isinstance(node, Join) and node.tie:
+        return (unit_of(node.left), unit_of(node.right))
+    if isinstance(node, Mark) and node.tie:
+        return (unit_of(node.input), unit_of(node.other))
+    if isinstance(node, UnitAggregate):
+        return (unit_of(node.input),)
+    if isinstance(node, Window) and kind_of(node.input) is Kind.PROTECTED:
+        return (unit_of(node.input), *order_of(node.input))
+    if isinstance(node, Union):
+        protected = [b.relation for b in node.branches if kind_of(b.relation) is Kind.PROTECTED]
+        return tuple(c for r in protected for c in (unit_of(r), *order_of(r)))
+    return ()
 
 
 def _read_by(node: Relation) -> tuple[Expression, ...]:
@@ -225,6 +326,18 @@ def _read_by(node: Relation) -> tuple[Expression, ...]:
         values = tuple(v for _, _, v, _ in node.aggregates if v is not None)
         conditions = tuple(c for _, _, _, cs in node.aggregates for c in cs)
         return (*node.keys, *values, *conditions)
+    if isinstance(node, UnitAggregate):
+        parts = tuple(e for item in node.items for e in (*item.arguments, *item.conditions))
+        return (*node.keys, *parts)
+    if isinstance(node, Window):
+        return tuple(
+            e for item in node.items
+            for e in (*item.arguments, *item.partition, *(entry[0] for entry in item.order))
+        )
+    if isinstance(node, Mark):
+        return (*(side for pair in node.equal for side in pair), *node.conditions)
+    if isinstance(node, Union):
+        return tuple(e for branch in node.branches for e in branch.outputs)
     if isinstance(node, Ordered):
         return tuple(expression for expression, _, _ in node.by)
     return ()
@@ -255,7 +368,8 @@ def outer_statement(relation: Relation, outputs: tuple[tuple[str, Expression], .
     printer = printer_for(relation, [expression for _, expression in outputs])
     if isinstance(relation, Ordered):
         tail = printer.order(relation)
-    elif any(isinstance(n, Summary | Join) for n in statement_relations(relation)):
+    elif any(isinstance(n, Summary | Join | Union | Window) for n in
+             statement_relations(relation)):
         tail = " ORDER BY ALL"
     shown = ", ".join(
         f"{printer.scalar(expression)} AS c{i + 1}" for i, (_, expression) in enumerate(outputs)

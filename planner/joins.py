@@ -30,11 +30,11 @@ from planner.scope import Named, Scope, claim, refused, resolve
 if TYPE_CHECKING:
     from planner.bind import Context, Rows
 
-BindSelect = Callable[[exp.Select, "Context"], "Rows"]
+BindQuery = Callable[[exp.Expression, "Context"], "Rows"]
 
 
 def bind_from(
-    select: exp.Select, context: Context, bind_select: BindSelect
+    select: exp.Select, context: Context, bind_query: BindQuery
 ) -> tuple[Relation, Scope, frozenset[int]]:
     """Bind FROM and its joins.
 
@@ -47,13 +47,13 @@ def bind_from(
             raise refused("syntax", "JOIN without FROM", "FROM a JOIN b ...", select)
         return Nothing(), Scope(()), frozenset()
     claim(clause, "this")
-    relation, scope = _bind_source(clause.this, context, bind_select)
+    relation, scope = _bind_source(clause.this, context, bind_query)
     joins = [*(clause.this.args.get("joins") or ()), *(select.args.get("joins") or ())]
     where = select.args.get("where")
     waiting = conjuncts(where.this) if where is not None else []
     used: set[int] = set()
     for join in joins:
-        right, right_scope = _bind_source(join.this, context, bind_select)
+        right, right_scope = _bind_source(join.this, context, bind_query)
         _check_names(scope, right_scope, join)
         relation, scope = _joined(join, relation, scope, right, right_scope, waiting, used)
     return relation, scope, frozenset(used)
@@ -68,31 +68,22 @@ def _check_names(left: Scope, right: Scope, node: exp.Expression) -> None:
 
 
 def _bind_source(
-    node: exp.Expression, context: Context, bind_select: BindSelect
+    node: exp.Expression, context: Context, bind_query: BindQuery
 ) -> tuple[Relation, Scope]:
     if isinstance(node, exp.Table):
-        return _bind_table(node, context, bind_select)
+        return _bind_table(node, context, bind_query)
     if isinstance(node, exp.Subquery):
         claim(node, "this", "alias", "joins")
-        return _derived(node.this, node.alias or "subquery", context, bind_select, node)
+        return _derived(node.this, node.alias or "subquery", context, bind_query, node)
     raise refused("from", f"{node.key.upper()} in FROM is not answered",
                   "a table, a CTE or a subquery", node)
 
 
 def _derived(
-    query: exp.Expression, alias: str, context: Context, bind_select: BindSelect,
+    query: exp.Expression, alias: str, context: Context, bind_query: BindQuery,
     node: exp.Expression,
 ) -> tuple[Relation, Scope]:
-    while isinstance(query, exp.Subquery):
-        claim(query, "this")
-        query = query.this
-    if isinstance(query, exp.SetOperation):
-        raise refused("set-operation", f"{query.key.upper()} is not answered yet",
-                      "ask the questions one by one", node)
-    if not isinstance(query, exp.Select):
-        raise refused("from", f"{query.key.upper()} in FROM is not answered",
-                      "a table, a CTE or a subquery", node)
-    rows = bind_select(query, context)
+    rows = bind_query(query, context)
     names = [name.lower() for name, _ in rows.outputs]
     for name in names:
         if names.count(name) > 1:
@@ -102,7 +93,7 @@ def _derived(
 
 
 def _bind_table(
-    node: exp.Table, context: Context, bind_select: BindSelect
+    node: exp.Table, context: Context, bind_query: BindQuery
 ) -> tuple[Relation, Scope]:
     if not isinstance(node.this, exp.Identifier):
         raise refused("table-function", f"{short(node)} is a table function; only declared "
@@ -115,7 +106,7 @@ def _bind_table(
     cte = context.ctes.get(name.lower())
     if cte is not None:
         outer = replace(context, ctes=cte[1])  # type: ignore[arg-type]
-        return _derived(cte[0].this, node.alias or name, outer, bind_select, node)
+        return _derived(cte[0].this, node.alias or name, outer, bind_query, node)
     table = context.catalog.table(name)
     if table is None:
         known = [t.name for t in context.catalog.tables]
@@ -199,7 +190,7 @@ def _conditions(
         for name in join.args["using"]:
             column = exp.column(name.this if isinstance(name, exp.Column) else name.copy())
             pair = (resolve(left, column), resolve(right, column))
-            _check_pair(*pair, join)
+            check_pair(*pair, join)
             equal.append(pair)
             right = right.hiding(column.name)
         return equal, conditions, left + right
@@ -208,7 +199,7 @@ def _conditions(
     for part in parts:
         pair_found = _pair(part, left, right)
         if pair_found is not None:
-            _check_pair(*pair_found, part)
+            check_pair(*pair_found, part)
             equal.append(pair_found)
             used.add(id(part))
         elif on is not None:
@@ -240,7 +231,7 @@ def _pair(
     return first[1], second[1]
 
 
-def _check_pair(left: Expression, right: Expression, node: exp.Expression) -> None:
+def check_pair(left: Expression, right: Expression, node: exp.Expression) -> None:
     """Keys compare with keys of the same thing; values with values."""
     kinds = (left.domain.type, right.domain.type)
     named = {Type.UNIT, Type.KEY} & set(kinds)
@@ -270,11 +261,11 @@ def _tied(
     own = (unit_of(left), unit_of(right))
     return [
         pair for pair in equal
-        if not all(_same_column(x, y) for x, y in zip(pair, own, strict=True))
+        if not all(same_column(x, y) for x, y in zip(pair, own, strict=True))
     ]
 
 
-def _same_column(found: Expression, column: Column) -> bool:
+def same_column(found: Expression, column: Column) -> bool:
     return (
         isinstance(found, Column) and found.source == column.source
         and found.name == column.name
@@ -313,4 +304,4 @@ def _presence(
     return None if key is None else make("not", make("is_null", key))
 
 
-__all__ = ["bind_from"]
+__all__ = ["bind_from", "check_pair", "same_column"]

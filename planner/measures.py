@@ -12,7 +12,7 @@ from planner.functions import make
 from planner.narrowing import narrowed_interval
 from planner.relation import Aggregate, Measure, Relation, measure_domain
 from planner.scalar import Scalars, bind_condition, bind_scalar, conjuncts, constant, short
-from planner.scope import Scope, claim, refused
+from planner.scope import claim, refused
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class Collector:
     """The measures of one GROUP BY as they are found; equal ones are measured once."""
 
     source: int
-    scope: Scope
+    inner: Scalars
     relation: Relation
     measures: list[Measure] = field(default_factory=list)
     aggregates: list[tuple[str, bool, Expression | None, tuple[Expression, ...]]] = field(
@@ -42,7 +42,7 @@ def bind_measure(node: exp.Expression, collector: Collector) -> Expression:
         return _count(node, conditions, collector)
     if isinstance(node, exp.CountIf):
         claim(node, "this")
-        extra = bind_condition(node.this, Scalars(collector.scope))
+        extra = bind_condition(node.this, collector.inner)
         return collector.measure(_rows((*conditions, extra)))
     if isinstance(node, exp.Sum | exp.Avg):
         return _sum(node, conditions, collector)
@@ -58,8 +58,9 @@ def _filter(
     if not isinstance(node, exp.Filter):
         return node, ()
     claim(node, "this", "expression")
-    scalars = Scalars(collector.scope)
-    parts = [bind_condition(part, scalars) for part in conjuncts(node.expression.this)]
+    parts = [
+        bind_condition(part, collector.inner) for part in conjuncts(node.expression.this)
+    ]
     return node.this, tuple(parts)
 
 
@@ -82,13 +83,13 @@ def _count(
     if inner is None or isinstance(inner, exp.Star):
         return collector.measure(_rows(conditions))
     if not isinstance(inner, exp.Distinct):
-        value = bind_scalar(inner, Scalars(collector.scope))
+        value = bind_scalar(inner, collector.inner)
         return collector.measure(_count_of(value, conditions))
     claim(inner, "expressions")
     if len(inner.expressions) != 1:
         raise refused("types", "COUNT(DISTINCT a, b) is not answered",
                       "COUNT(DISTINCT a || '/' || b)", node)
-    value = bind_scalar(inner.expressions[0], Scalars(collector.scope))
+    value = bind_scalar(inner.expressions[0], collector.inner)
     if value.domain.type is Type.IMAGE:
         raise refused("types", "images are not counted by value", "COUNT(x)", node)
     if value.domain.nullable:
@@ -113,7 +114,7 @@ def _sum(
     if isinstance(node.this, exp.Distinct):
         raise refused("types", f"{name}(DISTINCT ...) is not answered",
                       f"{name} over a GROUP BY that makes values distinct", node)
-    value = bind_scalar(node.this, Scalars(collector.scope))
+    value = bind_scalar(node.this, collector.inner)
     if not (value.domain.is_number or value.domain.type is Type.BOOLEAN):
         raise refused("types", f"{name} needs numbers, {short(node.this)} is a "
                       f"{value.domain.type.value}", "COUNT(DISTINCT ...)", node)
@@ -178,7 +179,7 @@ def bind_summary(node: exp.Expression, collector: Collector) -> Expression:
         claim(inner, "expressions")
         inner = inner.expressions[0]
     star = inner is None or isinstance(inner, exp.Star)
-    value = None if star else bind_scalar(inner, Scalars(collector.scope))
+    value = None if star else bind_scalar(inner, collector.inner)
     if value is not None and name not in ("COUNT", "MIN", "MAX") and not (
         value.domain.is_number or value.domain.type is Type.BOOLEAN
     ):

@@ -24,7 +24,7 @@ class Parsed:
     """The user's text and its tree, which later stages only read."""
 
     sql: str
-    tree: exp.Select
+    tree: exp.Select | exp.SetOperation
 
 
 def parse(sql: str, dialect: str = "duckdb") -> Parsed:
@@ -52,10 +52,7 @@ def parse(sql: str, dialect: str = "duckdb") -> Parsed:
     _measure(tree, sql)
     while isinstance(tree, exp.Subquery) and set(_given(tree)) == {"this"}:
         tree = tree.this
-    if isinstance(tree, exp.SetOperation):
-        raise Refused("set-operation", f"{type(tree).__name__.upper()} is not answered",
-                      "ask the questions one by one", None, sql)
-    if not isinstance(tree, exp.Select):
+    if not isinstance(tree, exp.Select | exp.SetOperation):
         raise Refused("only-select", f"only SELECT is answered, got {_verb(sql)}",
                       "SELECT COUNT(*) FROM ...", Position(1, 1, len(_verb(sql))), sql)
     return Parsed(sql, tree)

@@ -12,10 +12,11 @@ from enum import Enum
 
 from planner.catalog import Kind, PublicRows
 from planner.domain import Domain, Type
-from planner.expression import Column, Expression
+from planner.expression import Call, Column, Expression, Literal
 
 UNIT_NAME = "__u"
 RANK_NAME = "__rank"
+RANK = Domain(Type.INTEGER, nullable=True)
 
 
 class How(Enum):
@@ -107,6 +108,82 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class UnitItem:
+    """One aggregate over the rows of one unit; `function` is an entry of unit_functions.py."""
+
+    function: str
+    arguments: tuple[Expression, ...]
+    conditions: tuple[Expression, ...]
+    domain: Domain
+
+
+@dataclass(frozen=True, slots=True)
+class UnitAggregate:
+    """One row per unit and keys: a computation within each patient, so still protected.
+
+    Its columns are k1, ... and m1, ... under `source`, and the unit.
+    """
+
+    source: int
+    input: Relation
+    keys: tuple[Expression, ...]
+    items: tuple[UnitItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowItem:
+    """One window function. Over protected rows the unit is always part of the partition."""
+
+    function: str
+    arguments: tuple[Expression, ...]
+    partition: tuple[Expression, ...]
+    order: tuple[tuple[Expression, bool, bool], ...]
+    frame: str
+    domain: Domain
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The rows of the input with columns w1, w2, ... computed within a unit's rows."""
+
+    source: int
+    input: Relation
+    items: tuple[WindowItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The rows of the input with a truth value e1: has it a match in `other`?
+
+    Where `other` is protected, only rows of the same unit match (`tie`).
+    """
+
+    source: int
+    input: Relation
+    other: Relation
+    tie: bool
+    equal: tuple[tuple[Expression, Expression], ...]
+    conditions: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One part of a UNION ALL and what its columns are."""
+
+    relation: Relation
+    outputs: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """UNION ALL: the rows of all branches, with columns c1, c2, ... under `source`."""
+
+    source: int
+    branches: tuple[Branch, ...]
+    domains: tuple[Domain, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A plain GROUP BY over released or public rows: post-processing, free."""
 
@@ -114,6 +191,7 @@ class Summary:
     input: Relation
     keys: tuple[Expression, ...]
     aggregates: tuple[tuple[str, bool, Expression | None, tuple[Expression, ...]], ...]
+    sets: tuple[tuple[int, ...], ...] = ()  # GROUPING SETS, as places of keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +209,10 @@ class Nothing:
     """One row without columns: a SELECT without FROM."""
 
 
-Relation = Scan | Filter | Join | Release | Summary | Ordered | Nothing
+Relation = (
+    Scan | Filter | Join | Release | UnitAggregate | Window | Mark | Union | Summary | Ordered
+    | Nothing
+)
 
 
 def measure_domain(measure: Measure) -> Domain:
@@ -146,6 +227,10 @@ def inputs_of(relation: Relation) -> tuple[Relation, ...]:
         return (relation.left, relation.right)
     if isinstance(relation, Scan | Nothing):
         return ()
+    if isinstance(relation, Mark):
+        return (relation.input, relation.other)
+    if isinstance(relation, Union):
+        return tuple(branch.relation for branch in relation.branches)
     return (relation.input,)
 
 
@@ -166,6 +251,8 @@ def kind_of(relation: Relation) -> Kind:
         return Kind.RELEASED
     if isinstance(relation, Nothing):
         return Kind.PUBLIC
+    if isinstance(relation, Mark):
+        return kind_of(relation.input)
     kinds = {kind_of(below) for below in inputs_of(relation)}
     for kind in (Kind.PROTECTED, Kind.RELEASED):
         if kind in kinds:
@@ -178,7 +265,7 @@ def unit_of(relation: Relation) -> Column:
 
     Guarantee: it is never NULL. A left join keeps the unit of its protected left side.
     """
-    if isinstance(relation, Scan):
+    if isinstance(relation, Scan | UnitAggregate | Union):
         return unit_column(relation.source)
     if isinstance(relation, Join):
         protected_left = kind_of(relation.left) is Kind.PROTECTED
@@ -203,22 +290,33 @@ def rows_max(relation: Relation) -> int | None:
     """Return how many rows a unit can have at most, by the snapshot's ceilings alone.
 
     Guarantee: no unit has more rows than that on any database the snapshot can hold. None
-    means that no bound is known.
+    means that no bound is known. A left join gives at least one row for each row on its left.
     """
     if isinstance(relation, Scan):
-        return 1 if relation.one_row else relation.max_rows
-    if isinstance(relation, Filter):
+        return rows_max_of_scan(relation)
+    if isinstance(relation, Filter | Window | Mark):
         return rows_max(relation.input)
+    if isinstance(relation, UnitAggregate):
+        return 1 if not relation.keys else rows_max(relation.input)
+    if isinstance(relation, Union):
+        counts = [rows_max(branch.relation) for branch in relation.branches]
+        return None if None in counts else sum(n for n in counts if n is not None)
     if isinstance(relation, Join):
-        driver = driver_of(relation)
-        if driver is not None and not driver.ones:
-            scan = next(s for s in protected_scans(relation) if s.source == driver.source)
-            return rows_max_of_scan(scan) * driver.factor
-        left, right = (rows_max(side) for side in (relation.left, relation.right))
-        kinds = (kind_of(relation.left), kind_of(relation.right))
-        if kinds == (Kind.PROTECTED, Kind.PROTECTED) and left is not None and right is not None:
-            return left * max(right, 1)
-        return None
+        return _rows_max_of_join(relation)
+    return None
+
+
+def _rows_max_of_join(join: Join) -> int | None:
+    left, right = rows_max(join.left), rows_max(join.right)
+    kinds = (kind_of(join.left), kind_of(join.right))
+    if kinds == (Kind.PROTECTED, Kind.PROTECTED):
+        return None if left is None or right is None else left * max(right, 1)
+    if kinds == (Kind.PROTECTED, Kind.PUBLIC):
+        fan_out = _fan_out(join.right, [b for _, b in join.equal])
+        return None if left is None or fan_out is None else left * max(fan_out, 1)
+    if kinds == (Kind.PUBLIC, Kind.PROTECTED) and join.how is How.INNER:
+        fan_out = _fan_out(join.left, [a for a, _ in join.equal])
+        return None if right is None or fan_out is None else right * max(fan_out, 1)
     return None
 
 
@@ -229,25 +327,43 @@ def rows_max_of_scan(scan: Scan) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """The scan whose rows bound a relation's rows.
+    """The scans whose rows bound a relation's rows, each with a factor.
 
-    Guarantee: if a unit has at most k rows in scan `source`, and the scans in `ones` keep one
-    row per unit and key, then it has at most `factor * max(k, 1)` rows in the relation.
+    Guarantee: if a unit has at most k rows in each scan of `parts`, and the scans in `ones` keep
+    one row per unit and key, then it has at most `factor * max(k, 1)` rows in the relation, where
+    `factor` is the sum of the parts' factors.
     """
 
-    source: int
-    factor: int
+    parts: tuple[tuple[int, int], ...]
     ones: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def factor(self) -> int:
+        """How many rows of the relation one row in each driving scan can make."""
+        return sum(factor for _, factor in self.parts)
 
 
 def driver_of(relation: Relation) -> Driver | None:
-    """Find the driving scan of a relation, or None where rows multiply without a bound."""
+    """Find the driving scans of a relation, or None where rows multiply without a bound.
+
+    A per-patient aggregate has none: it must see all rows below the ceiling.
+    """
     if isinstance(relation, Scan):
-        return Driver(relation.source, 1)
-    if isinstance(relation, Filter):
+        return Driver(((relation.source, 1),))
+    if isinstance(relation, Filter | Window | Mark):
         return driver_of(relation.input)
     if isinstance(relation, Join):
         return _driver_of_join(relation)
+    if isinstance(relation, Union):
+        found = [driver_of(branch.relation) for branch in relation.branches]
+        parts: list[tuple[int, int]] = []
+        ones: list[tuple[int, str]] = []
+        for driver in found:
+            if driver is None:
+                return None
+            parts.extend(driver.parts)
+            ones.extend(driver.ones)
+        return Driver(tuple(parts), tuple(ones))
     return None
 
 
@@ -296,7 +412,8 @@ def _with_one(driver: Driver | None, parent: tuple[int, str]) -> Driver | None:
 def _times(driver: Driver | None, fan_out: int | None) -> Driver | None:
     if driver is None or fan_out is None:
         return None
-    return replace(driver, factor=driver.factor * max(fan_out, 1))
+    many = max(fan_out, 1)
+    return replace(driver, parts=tuple((s, factor * many) for s, factor in driver.parts))
 
 
 def _fan_out(public: Relation, keys: list[Expression]) -> int | None:
@@ -313,18 +430,20 @@ def _fan_out(public: Relation, keys: list[Expression]) -> int | None:
 
 
 def limited(relation: Relation, driver: Driver, rows: int) -> Relation:
-    """Return the relation with its driving scan limited to `rows` rows a unit.
+    """Return the relation with its driving scans limited to `rows` rows a unit.
 
-    Guarantee: a unit has at most `driver.factor * rows` rows in the result (rows >= 1).
+    Guarantee: a unit has at most `driver.factor * rows` rows in the result (rows >= 1). Windows
+    are computed before the limit, so that a row's neighbours are what the user meant.
     """
     if isinstance(relation, Scan):
-        if relation.source == driver.source and rows < rows_max_of_scan(relation):
+        sources = {source for source, _ in driver.parts}
+        if relation.source in sources and rows < rows_max_of_scan(relation):
             relation = replace(relation, row_limit=rows)
         for source, column in driver.ones:
             if relation.source == source:
                 relation = replace(relation, one_per_key=column)
         return relation
-    if isinstance(relation, Filter):
+    if isinstance(relation, Filter | Mark):
         return replace(relation, input=limited(relation.input, driver, rows))
     if isinstance(relation, Join):
         return replace(
@@ -332,4 +451,72 @@ def limited(relation: Relation, driver: Driver, rows: int) -> Relation:
             left=limited(relation.left, driver, rows),
             right=limited(relation.right, driver, rows),
         )
+    if isinstance(relation, Union):
+        return replace(relation, branches=tuple(
+            replace(branch, relation=limited(branch.relation, driver, rows))
+            for branch in relation.branches
+        ))
+    if isinstance(relation, Window):
+        return _limited_above(relation, driver, rows)
     return relation
+
+
+def _limited_above(window: Window, driver: Driver, rows: int) -> Relation:
+    """Limit by the ranks that the driving scans' rows carry through the window."""
+    scans = {scan.source: scan for scan in protected_scans(window)}
+    conditions: list[Expression] = []
+    for source, _ in driver.parts:
+        if source in scans and rows < rows_max_of_scan(scans[source]):
+            conditions.append(_at_most(Column(source, RANK_NAME, RANK), rows))
+    for source, column in driver.ones:
+        if source in scans:
+            conditions.append(_at_most(Column(source, f"__key_rank_{column}", RANK), 1))
+    return Filter(window, tuple(conditions)) if conditions else window
+
+
+def _at_most(column: Column, rows: int) -> Expression:
+    limit = Literal(rows, Domain(Type.INTEGER, False, rows, rows))
+    return Call("le", (column, limit), Domain(Type.BOOLEAN, nullable=False))
+
+
+def order_of(relation: Relation) -> tuple[Column, ...]:
+    """Return columns that order a unit's rows completely, but for rows that are all alike.
+
+    Guarantee: the order depends on the unit's own rows and on public rows only. Used to break
+    ties, so that no answer depends on how the database happens to order equal rows.
+    """
+    if isinstance(relation, Scan):
+        if relation.kind is Kind.PROTECTED:
+            return () if relation.one_row else (Column(relation.source, RANK_NAME, RANK),)
+        return relation.columns
+    if isinstance(relation, Join):
+        return (*order_of(relation.left), *order_of(relation.right))
+    if isinstance(relation, UnitAggregate):
+        return tuple(
+            Column(relation.source, f"k{i + 1}", key.domain)
+            for i, key in enumerate(relation.keys)
+        )
+    if isinstance(relation, Union):
+        return tuple(
+            Column(relation.source, f"o{i + 1}", RANK) for i in range(union_order(relation))
+        )
+    if isinstance(relation, Filter | Window | Mark):
+        return order_of(relation.input)
+    return ()
+
+
+def union_order(union: Union) -> int:
+    """Return how many columns order the rows of a union: its branch, and each branch's own."""
+    return 1 + max(len(order_of(branch.relation)) for branch in union.branches)
+
+
+def ranks_of(relation: Relation) -> tuple[Column, ...]:
+    """Return the secret random ranks that a relation's rows carry."""
+    if isinstance(relation, Scan):
+        protected = relation.kind is Kind.PROTECTED and not relation.one_row
+        return (Column(relation.source, RANK_NAME, RANK),) if protected else ()
+    if isinstance(relation, Join):
+        return (*ranks_of(relation.left), *ranks_of(relation.right))
+    if isinstance(relation, Filter | Window | Mark):
+        return ranks_of(relation.input)
+    return ()

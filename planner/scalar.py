@@ -15,18 +15,22 @@ from planner.functions.calendar import DAYS, PARTS
 from planner.scope import Scope, claim, refused, resolve
 
 WHOLE_MAX = 2**53
+LIST_HINT = "see the list of functions in the SQL reference"
 
 
 @dataclass(frozen=True, slots=True)
 class Scalars:
-    """How to read scalars: the names in view, and what to do with an aggregate call.
+    """How to read scalars: the names in view, and what to do with calls that need more.
 
-    `aggregate` is None where aggregates make no sense (WHERE, ON, arguments of aggregates).
+    `aggregate`, `window` and `subquery` are None where such calls make no sense (ON, arguments
+    of aggregates); they are given the node and return what stands for it.
     """
 
     scope: Scope
     aggregate: Callable[[exp.Expression], Expression] | None = None
     aliases: tuple[tuple[str, Expression], ...] = ()
+    window: Callable[[exp.Window, Scalars], Expression] | None = None
+    subquery: Callable[[exp.Expression, Scalars], Expression] | None = None
 
 
 AGGREGATES = (exp.AggFunc,)
@@ -34,6 +38,18 @@ AGGREGATES = (exp.AggFunc,)
 
 def bind_scalar(node: exp.Expression, scalars: Scalars) -> Expression:
     """Translate one node, its children first. Raises Refused with rule and place."""
+    if isinstance(node, exp.Window | exp.IgnoreNulls | exp.RespectNulls):
+        if scalars.window is None or not isinstance(node, exp.Window):
+            raise refused("window", f"a window cannot stand here: {short(node)}",
+                          "compute it in a subquery in FROM", node)
+        return scalars.window(node, scalars)
+    if isinstance(node, exp.Exists | exp.Subquery | exp.Select | exp.SetOperation) or (
+        isinstance(node, exp.In) and node.args.get("query")
+    ):
+        if scalars.subquery is None:
+            raise refused("subquery", f"a subquery cannot stand here: {short(node)}",
+                          "a subquery in FROM, or a JOIN", node)
+        return scalars.subquery(node, scalars)
     if isinstance(node, exp.Filter | exp.WithinGroup) or (
         isinstance(node, AGGREGATES) and not isinstance(node, exp.Grouping)
     ):
@@ -44,7 +60,7 @@ def bind_scalar(node: exp.Expression, scalars: Scalars) -> Expression:
     handler = HANDLERS.get(type(node))
     if handler is None:
         raise refused("unknown-function", f"{label(node)} is not on the list of functions",
-                      _near_function(node), node)
+                      LIST_HINT, node)
     try:
         return handler(node, scalars)
     except Unfit as problem:
@@ -90,12 +106,6 @@ def short(node: exp.Expression) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _near_function(node: exp.Expression) -> str:
-    if isinstance(node, exp.Window):
-        return "windows over a patient's rows are not answered yet; aggregate with GROUP BY"
-    if isinstance(node, exp.Subquery | exp.Exists | exp.Select):
-        return "a subquery in FROM, or a JOIN"
-    return "see the list of functions in the SQL reference"
 
 
 # ---- leaves -------------------------------------------------------------------------------
@@ -249,9 +259,6 @@ def _between(node: exp.Between, scalars: Scalars) -> Expression:
 
 
 def _in(node: exp.In, scalars: Scalars) -> Expression:
-    if node.args.get("query") or node.args.get("unnest") or node.args.get("field"):
-        raise refused("subquery", "IN (SELECT ...) is not answered yet",
-                      "a JOIN with the same table", node)
     claim(node, "this", "expressions")
     value = bind_scalar(node.this, scalars)
     items = [_aligned(bind_scalar(child, scalars), value) for child in node.expressions]
@@ -425,7 +432,7 @@ def _anonymous(node: exp.Anonymous, scalars: Scalars) -> Expression:
     name, count = NAMED.get(str(node.this).lower(), ("", 0))
     if not name:
         raise refused("unknown-function", f"{label(node)} is not on the list of functions",
-                      "see the list of functions in the SQL reference", node)
+                      LIST_HINT, node)
     if len(node.expressions) != count:
         raise Unfit(f"takes {count} arguments, got {len(node.expressions)}")
     return make(name, *(bind_scalar(child, scalars) for child in node.expressions))
