@@ -30,6 +30,7 @@ class Shape(Enum):
     """How a patient's contribution is limited."""
 
     ONE_ROW = "one row per patient"
+    FEW_ROWS = "few rows per patient"
     ROW_RANK = "row rank"
     UNIT_CLIP = "per-patient clip"
     UNBOUNDED = "no bound (testing only)"
@@ -39,7 +40,7 @@ class Shape(Enum):
 class Strategy:
     """One way to bound contributions.
 
-    ONE_ROW, ROW_RANK: a unit has at most `rows` rows in `relation`, so in at most `groups`
+    ONE_ROW, FEW_ROWS, ROW_RANK: a unit has at most `rows` rows in `relation`, so in at most `groups`
     groups. UNIT_CLIP: rows are first summed per unit and group; each such part is clipped to
     what `rows` rows could give, and only `groups` groups of a unit are kept. `limit_groups`
     says that groups must be cut off, because the keys do not bound their number.
@@ -77,6 +78,8 @@ class Strategy:
         """Say the bound in words, for explain."""
         if self.shape is Shape.ONE_ROW:
             return "a patient has one row here"
+        if self.shape is Shape.FEW_ROWS:
+            return f"a patient has at most {self.rows} rows here, by the question itself"
         if self.shape is Shape.ROW_RANK:
             return f"at most {self.rows} rows of a patient count, chosen at random"
         if self.shape is Shape.UNBOUNDED:
@@ -155,6 +158,8 @@ def _choose(
     groups = _groups_touched(release, keys)
     if most == 1:
         return Strategy(Shape.ONE_ROW, relation, 1, 1)
+    if most is not None and most <= allowed:
+        return Strategy(Shape.FEW_ROWS, relation, most, min(most, groups or most))
     if measure.aggregate is Aggregate.UNITS and groups is not None and groups <= allowed:
         # Counting each patient once per group needs no row to be dropped.
         return Strategy(Shape.UNIT_CLIP, relation, 1, groups)

@@ -7,7 +7,7 @@ database; the reverse need not hold (then a question is paid twice, which is saf
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 from planner.expression import Call, Column, Expression, Literal
@@ -16,9 +16,15 @@ from planner.relation import (
     Filter,
     How,
     Join,
+    Mark,
     Measure,
     Relation,
+    Release,
     Scan,
+    Summary,
+    Union,
+    UnitAggregate,
+    Window,
     walk_relations,
 )
 
@@ -26,14 +32,19 @@ Numbering = Mapping[int, int]
 
 
 def numbering_of(relation: Relation) -> Numbering:
-    """Number the scans of a relation by their tables' names, not by their place in the text."""
-    scans = [node for node in walk_relations(relation) if isinstance(node, Scan)]
-    ordered = sorted(scans, key=lambda scan: (_shape(scan), scan.source))
-    return {scan.source: place for place, scan in enumerate(ordered, start=1)}
+    """Number the instances of a relation by what they are, not by their place in the text."""
+    named = [
+        node for node in walk_relations(relation)
+        if isinstance(node, Scan | UnitAggregate | Window | Mark | Union | Release | Summary)
+    ]
+    ordered = sorted(named, key=lambda node: (_shape(node), node.source))
+    return {node.source: place for place, node in enumerate(ordered, start=1)}
 
 
-def _shape(scan: Scan) -> str:
-    return f"{scan.table.lower()}|{scan.row_limit}|{scan.one_per_key}"
+def _shape(node: Relation) -> str:
+    if isinstance(node, Scan):
+        return f"{node.table.lower()}|{node.row_limit}|{node.one_per_key}"
+    return f"~{type(node).__name__.lower()}"
 
 
 def expression_text(expression: Expression, numbering: Numbering) -> str:
@@ -99,7 +110,45 @@ def _flatten(
     elif isinstance(relation, Scan):
         leaves.append(f"{numbering[relation.source]}={_shape(relation)}")
     else:
-        leaves.append(repr(relation))
+        leaves.append(_derived_text(relation, numbering))
+
+
+def _derived_text(relation: Relation, numbering: Numbering) -> str:
+    """Return the text of a per-patient computation: every field of it, in order."""
+
+    def texts(expressions: Iterable[Expression]) -> str:
+        return ",".join(expression_text(e, numbering) for e in expressions)
+
+    if isinstance(relation, UnitAggregate):
+        items = ";".join(
+            f"{i.function}({texts(i.arguments)}){[a.domain.interval for a in i.arguments]}"
+            f"[{';'.join(sorted(expression_text(c, numbering) for c in i.conditions))}]"
+            for i in relation.items
+        )
+        inner = relation_text(relation.input, numbering)
+        return f"{numbering[relation.source]}=unit({texts(relation.keys)}|{items}|{inner})"
+    if isinstance(relation, Window):
+        items = ";".join(
+            f"{i.function}({texts(i.arguments)}){[a.domain.interval for a in i.arguments]}"
+            f"by({texts(i.partition)})"
+            f"order({[(expression_text(e, numbering), d, n) for e, d, n in i.order]}){i.frame}"
+            for i in relation.items
+        )
+        inner = relation_text(relation.input, numbering)
+        return f"{numbering[relation.source]}=window({items}|{inner})"
+    if isinstance(relation, Mark):
+        on = [f"eq({texts(pair)})" for pair in relation.equal]
+        on += [expression_text(c, numbering) for c in relation.conditions]
+        sides = (relation_text(side, numbering) for side in (relation.input, relation.other))
+        return f"{numbering[relation.source]}=mark({relation.tie}|{sorted(on)}|{list(sides)})"
+    if isinstance(relation, Union):
+        branches = [
+            f"{relation_text(b.relation, numbering)}({texts(b.outputs)})"
+            for b in relation.branches
+        ]
+        kinds = [d.type.value for d in relation.domains]
+        return f"{numbering[relation.source]}=union({branches}|{kinds})"
+    return repr(relation)
 
 
 def _join_conditions(join: Join, numbering: Numbering) -> list[str]:

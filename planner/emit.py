@@ -15,6 +15,7 @@ from planner.domain import Type, Value
 from planner.expression import Column, Expression, Literal, columns_of
 from planner.functions import FUNCTIONS
 from planner.functions.calendar import SQL_TYPES
+from planner.functions.entry import double
 from planner.relation import (
     RANK_NAME,
     UNIT_NAME,
@@ -60,9 +61,7 @@ def literal(value: Value | None, kind: Type = Type.NULL) -> str:
     if isinstance(value, int):
         return str(value) if value >= 0 else f"({value})"
     if isinstance(value, float):
-        text = repr(value)
-        text = text if "e" in text else f"{text}e0"  # without an exponent it would be DECIMAL
-        return text if value >= 0 else f"({text})"
+        return double(value)
     if isinstance(value, datetime):
         return f"TIMESTAMP '{value.isoformat(sep=' ')}'"
     if isinstance(value, date):
@@ -199,7 +198,10 @@ class Printer:
             over = f"PARTITION BY {', '.join(parts)}" if parts else ""
             over += f" ORDER BY {', '.join(by)}" if by else ""
             printed = tuple(self.scalar(argument) for argument in item.arguments)
-            call = function.sql(printed, item.arguments, f"({over} {item.frame})")
+            over = f"({over} {item.frame})"
+            call = function.sql(printed, item.arguments, over) if protected else (
+                f"{item.function}({', '.join(printed) or function.nothing}) OVER {over}"
+            )
             shown.append(f"{call} AS {quoted(f'w{i + 1}_{node.source}')}")
         return f"(SELECT {', '.join(shown)} FROM {self.relation(node.input)})"
 

@@ -11,11 +11,10 @@ from enum import Enum
 from fractions import Fraction
 from math import floor, isfinite, log2, prod, sqrt
 
-from mechanisms.event import Event, GaussianEvent, LaplaceEvent, ThresholdEvent
-from mechanisms.pricing import loss_of
-
 from mechanisms import gaussian, laplace, threshold
+from mechanisms.event import Event, GaussianEvent, LaplaceEvent, ThresholdEvent
 from mechanisms.loss import PrivacyLoss
+from mechanisms.pricing import loss_of
 from planner.bounded_sql import SELECTION, Grid, Statement, statements
 from planner.bounding import BoundedMeasure, BoundedRelease
 from planner.canonical import (

@@ -294,16 +294,82 @@ def rows_max(relation: Relation) -> int | None:
     """
     if isinstance(relation, Scan):
         return rows_max_of_scan(relation)
-    if isinstance(relation, Filter | Window | Mark):
+    if isinstance(relation, Filter):
+        return _rows_max_of_filter(relation)
+    if isinstance(relation, Window | Mark):
         return rows_max(relation.input)
     if isinstance(relation, UnitAggregate):
-        return 1 if not relation.keys else rows_max(relation.input)
+        return _least_known(rows_max(relation.input), _combinations(relation))
     if isinstance(relation, Union):
         counts = [rows_max(branch.relation) for branch in relation.branches]
         return None if None in counts else sum(n for n in counts if n is not None)
     if isinstance(relation, Join):
         return _rows_max_of_join(relation)
     return None
+
+
+def _least_known(*counts: int | None) -> int | None:
+    known = [count for count in counts if count is not None]
+    return min(known) if known else None
+
+
+def _combinations(relation: UnitAggregate) -> int | None:
+    """Return how many different keys a unit can have, where every key is a stored column.
+
+    Only columns of the snapshot count: it holds no value outside their declared domains.
+    """
+    stored = {node.source for node in walk_relations(relation) if isinstance(node, Scan)}
+    total = 1
+    for key in relation.keys:
+        members = key.domain.members() if isinstance(key, Column) and key.source in stored else None
+        if members is None:
+            return None
+        total *= len(members) + 1
+    return total
+
+
+def _rows_max_of_filter(relation: Filter) -> int | None:
+    """A filter keeps at most c rows of a unit where it keeps row numbers up to c.
+
+    ROW_NUMBER over the unit's rows gives each row another number, whatever the order.
+    """
+    numbered = {
+        (node.source, f"w{i + 1}")
+        for node in walk_relations(relation.input) if isinstance(node, Window)
+        and _reaches(relation.input, node)
+        for i, item in enumerate(node.items)
+        if item.function == "row_number" and not item.partition
+    }
+    kept = [rows_max(relation.input)]
+    for condition in relation.conditions:
+        kept.append(_largest_number(condition, numbered))
+    return _least_known(*kept)
+
+
+def _reaches(relation: Relation, window: Window) -> bool:
+    """Return whether the rows of a relation are rows of the window, none of them repeated."""
+    while isinstance(relation, Filter | Mark | Window):
+        if relation is window:
+            return True
+        relation = relation.input
+    return False
+
+
+def _largest_number(condition: Expression, numbered: set[tuple[int, str]]) -> int | None:
+    if not isinstance(condition, Call) or condition.function not in ("eq", "le", "lt"):
+        return None
+    left, right = condition.arguments
+    if condition.function == "eq" and isinstance(left, Literal):
+        left, right = right, left
+    if not isinstance(left, Column) or (left.source, left.name) not in numbered:
+        return None
+    if not isinstance(right, Literal) or isinstance(right.value, bool):
+        return None
+    if not isinstance(right.value, int) or right.value < 1:
+        return None
+    if condition.function == "eq":
+        return 1
+    return right.value - 1 if condition.function == "lt" and right.value > 1 else right.value
 
 
 def _rows_max_of_join(join: Join) -> int | None:

@@ -13,7 +13,7 @@ from math import floor, isfinite, log2
 
 from planner.domain import Domain, Type, boolean, integer, real
 from planner.expression import Expression, Literal
-from planner.functions.entry import Unfit, describe, need_numbers, number
+from planner.functions.entry import Unfit, describe, double, need_numbers, number
 
 # Rounding per row: values become integers of at most 2^52, so that each is exact as a double.
 EXACT_BITS = 52
@@ -49,9 +49,10 @@ def exact_sum(printed: str, argument: Expression, suffix: str) -> str:
     shift = _shift(argument)
     value = number(printed, argument)
     low, high = _ends(argument)
-    clamped = f"LEAST(GREATEST({value}, {low!r}), {high!r})"
-    whole = f"CASE WHEN {printed} IS NOT NULL THEN CAST(round({clamped} * {shift!r}) AS BIGINT) END"
-    return f"(CAST(SUM({whole}){suffix} AS DOUBLE) / {shift!r})"
+    clamped = f"LEAST(GREATEST({value}, {double(low)}), {double(high)})"
+    whole = (f"CASE WHEN {printed} IS NOT NULL "
+             f"THEN TRY_CAST(round({clamped} * {double(shift)}) AS BIGINT) END")
+    return f"(CAST(SUM({whole}){suffix} AS DOUBLE) / {double(shift)})"
 
 
 def _ends(argument: Expression) -> tuple[float, float]:
@@ -113,14 +114,18 @@ def _spread_sql(ddof: int, root: bool) -> Callable[[Printed, Arguments, str], st
         low, high = _ends(arguments[0])
         middle, half = (low + high) / 2, max((high - low) / 2, 1e-300)
         value = number(printed[0], arguments[0])
-        unit = f"((LEAST(GREATEST({value}, {low!r}), {high!r}) - ({middle!r})) / {half!r})"
-        scale = 2.0**50
-        first = f"SUM(CAST(round({unit} * {scale!r}) AS BIGINT)){where}"
-        second = f"SUM(CAST(round({unit} * {unit} * {scale!r}) AS BIGINT)){where}"
-        first, second = (f"(CAST({part} AS DOUBLE) / {scale!r})" for part in (first, second))
+        clamped = f"LEAST(GREATEST({value}, {double(low)}), {double(high)})"
+        unit = f"(({clamped} - {double(middle)}) / {double(half)})"
+        unit = f"CASE WHEN {printed[0]} IS NOT NULL THEN {unit} END"
+        scale = double(2.0**50)
+        sums = [
+            f"(CAST(SUM(TRY_CAST(round({value} * {scale}) AS BIGINT)){where} AS DOUBLE) / {scale})"
+            for value in (f"({unit})", f"({unit}) * ({unit})")
+        ]
+        first, second = sums
         rows = f"COUNT({printed[0]}){where}"
         square = f"GREATEST({second} - {first} * {first} / NULLIF({rows}, 0), 0)"
-        spread = f"({square} / NULLIF({rows} - {ddof}, 0)) * {half * half!r}"
+        spread = f"({square} / NULLIF({rows} - {ddof}, 0)) * {double(half * half)}"
         return f"sqrt({spread})" if root else f"({spread})"
 
     return show
@@ -218,6 +223,7 @@ class WindowFunction:
     sql: Callable[[Printed, Arguments, str], str]
     ordered: bool = True
     framed: bool = False
+    nothing: str = ""  # what stands between the parentheses when there are no arguments
 
     def breaks_ties(self, frame: str) -> bool:
         """Return whether equal rows must be told apart for this function and frame."""
@@ -271,7 +277,8 @@ WINDOW_FUNCTIONS: Mapping[str, WindowFunction] = {
         WindowFunction("lead", 1, 2, _neighbour, _over("lead")),
         WindowFunction("first_value", 1, 1, _neighbour, _over("first_value"), framed=True),
         WindowFunction("last_value", 1, 1, _neighbour, _over("last_value"), framed=True),
-        WindowFunction("count", 0, 1, _count, _framed_count, ordered=False, framed=True),
+        WindowFunction("count", 0, 1, _count, _framed_count, ordered=False, framed=True,
+                       nothing="*"),
         WindowFunction("sum", 1, 1, _sum, _framed_sum, ordered=False, framed=True),
         WindowFunction("avg", 1, 1, _mean, _framed_mean, ordered=False, framed=True),
         WindowFunction("min", 1, 1, _extreme, _over("MIN"), ordered=False, framed=True),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sqlglot import exp
 
 from planner.catalog import Kind
-from planner.domain import Type
+from planner.domain import Domain, Type
 from planner.expression import Column, Expression
 from planner.functions import Unfit
 from planner.relation import Relation, Window, WindowItem, kind_of, rows_max, unit_of
@@ -76,15 +76,20 @@ def _item(node: exp.Window, collector: WindowCollector, scalars: Scalars) -> Win
     if frame and not function.framed:
         raise refused("window", f"{name.upper()} takes no frame", f"{name}() OVER (... ORDER BY "
                       "...)", node)
-    try:
-        domain = function.domain(arguments, _rows(collector.relation))
-    except Unfit as problem:
-        raise refused("types", f"{name.upper()} {problem}", "", node) from None
+    domain = _domain(name, arguments, collector.relation, node)
     return WindowItem(name, arguments, partition, order, frame, domain)
 
 
-def _rows(relation: Relation) -> int | None:
-    return rows_max(relation) if kind_of(relation) is Kind.PROTECTED else 2**31
+def _domain(
+    name: str, arguments: tuple[Expression, ...], relation: Relation, node: exp.Expression
+) -> Domain:
+    if kind_of(relation) is not Kind.PROTECTED and name in ("sum", "avg"):
+        return Domain(Type.REAL)  # released numbers need no bounds
+    rows = rows_max(relation) if kind_of(relation) is Kind.PROTECTED else 2**31
+    try:
+        return WINDOW_FUNCTIONS[name].domain(arguments, rows)
+    except Unfit as problem:
+        raise refused("types", f"{name.upper()} {problem}", "", node) from None
 
 
 def _arguments(

@@ -46,6 +46,13 @@ def number(argument: str, expression: Expression) -> str:
     return f"CAST({argument} AS DOUBLE)"
 
 
+def double(value: float) -> str:
+    """Print a constant as DOUBLE: without an exponent it would be DECIMAL."""
+    text = repr(float(value))
+    text = text if "e" in text else f"{text}e0"
+    return text if value >= 0 else f"({text})"
+
+
 def finite_sql(expression: str) -> str:
     """Turn NaN and infinities into NULL, so that no later clamp or comparison meets one."""
     return f"CASE WHEN isfinite({expression}) THEN {expression} END"
