@@ -22,6 +22,7 @@ from planner.measures import Collector, bind_measure, bind_summary
 from planner.parse import Parsed
 from planner.refusal import Refused
 from planner.relation import (
+    GIVEN_NAME,
     Branch,
     Filter,
     Ordered,
@@ -67,6 +68,15 @@ class Bound:
 
     rows: Rows
     releases: tuple[Release, ...]
+    givens: tuple[GivenRows, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRows:
+    """A released answer that the question uses further in, under the number `source`."""
+
+    source: int
+    rows: Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,17 @@ class Context:
     catalog: Catalog
     numbers: count[int] = field(default_factory=lambda: count(1))
     ctes: Mapping[str, tuple[exp.CTE, Mapping[str, object]]] = field(default_factory=dict)
+    givens: list[GivenRows] = field(default_factory=list)
+
+    def give(self, relation: Relation, outputs: Outputs) -> int:
+        """Note that a released answer is used further in; returns its number."""
+        rows = Rows(relation, outputs)
+        for known in self.givens:
+            if known.rows == rows:
+                return known.source
+        source = next(self.numbers)
+        self.givens.append(GivenRows(source, rows))
+        return source
 
 
 def bind(parsed: Parsed, catalog: Catalog) -> Bound:
@@ -85,16 +106,22 @@ def bind(parsed: Parsed, catalog: Catalog) -> Bound:
     result except as a measured and noised group. Depends on the text and the catalog only.
     Raises Refused with rule, place and hint.
     """
+    context = Context(catalog)
     try:
-        rows = bind_query(parsed.tree, Context(catalog))
+        rows = bind_query(parsed.tree, context)
         _check_outermost(rows, parsed.tree)
     except Refused as refusal:
         raise refusal.located(parsed.sql) from None
     except RecursionError:
         raise Refused("too-large", "the question is nested too deeply", "a simpler question",
                       None, parsed.sql) from None
-    found = {r.source: r for r in walk_relations(rows.relation) if isinstance(r, Release)}
-    return Bound(rows, tuple(found.values()))
+    # A given answer is complete before the ones that use it: that is their order here.
+    roots = [*(given.rows.relation for given in context.givens), rows.relation]
+    found = {
+        node.source: node for root in roots for node in walk_relations(root)
+        if isinstance(node, Release)
+    }
+    return Bound(rows, tuple(found.values()), tuple(context.givens))
 
 
 def _check_outermost(rows: Rows, tree: exp.Expression) -> None:
@@ -497,7 +524,7 @@ def _above(
 ) -> Expression:
     """Check that an expression above a GROUP BY reads keys, aggregates and windows only."""
     for column in columns_of(expression):
-        if column.source not in (source, windows):
+        if column.source not in (source, windows) and column.name != GIVEN_NAME:
             raise refused("bare-column", f"{column.name} is neither grouped nor aggregated",
                           f"add it to GROUP BY, or aggregate it: in {short(node)}", node)
     return expression

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from planner.bounding import BoundedMeasure, BoundedRelease, Shape, Strategy
-from planner.emit import Printer, column_name, literal, printer_for
+from planner.emit import GivenValues, Printer, column_name, literal, printer_for
 from planner.expression import Column, Expression
 from planner.functions.entry import number
 from planner.relation import Aggregate, Measure, Release, ranks_of, unit_of
@@ -41,8 +41,14 @@ class Statement:
     places: tuple[int, ...]
 
 
-def statements(bounded: BoundedRelease, grids: tuple[Grid | None, ...]) -> tuple[Statement, ...]:
-    """Print one statement for each strategy in use; `grids` gives the grid of each SUM."""
+def statements(
+    bounded: BoundedRelease, grids: tuple[Grid | None, ...], given: GivenValues | None = None
+) -> tuple[Statement, ...]:
+    """Print one statement for each strategy in use; `grids` gives the grid of each SUM.
+
+    `given` holds released answers that the question uses further in; before they are out, their
+    names are printed instead.
+    """
     by_strategy: dict[Strategy, list[tuple[int, BoundedMeasure]]] = {}
     alone: list[list[tuple[int, BoundedMeasure]]] = []
     entries = list(enumerate(bounded.measures))
@@ -60,20 +66,21 @@ def statements(bounded: BoundedRelease, grids: tuple[Grid | None, ...]) -> tuple
         strategy = group[0][1].strategy
         measures = [m.measure for _, m in group]
         chosen = [grids[place] if place != SELECTION else None for place, _ in group]
-        sql = _print(bounded.release, strategy, measures, chosen)
+        sql = _print(bounded.release, strategy, measures, chosen, given)
         printed.append(Statement(sql, tuple(place for place, _ in group)))
     return tuple(printed)
 
 
 def _print(
-    release: Release, strategy: Strategy, measures: list[Measure], grids: list[Grid | None]
+    release: Release, strategy: Strategy, measures: list[Measure], grids: list[Grid | None],
+    given: GivenValues | None,
 ) -> str:
     read = [*release.keys, *(e for m in measures for e in _reads(m))]
     relation = strategy.relation
     extra: list[Column] = [unit_of(relation)]
     if strategy.shape is Shape.UNIT_CLIP:
         extra.extend(_ranks(strategy))
-    printer = printer_for(relation, read, extra)
+    printer = printer_for(relation, read, extra, given)
     if strategy.shape is not Shape.UNIT_CLIP:
         return _by_rows(printer, release, strategy, measures, grids)
     if measures[0].aggregate is Aggregate.DISTINCT:

@@ -40,8 +40,8 @@ class Shape(Enum):
 class Strategy:
     """One way to bound contributions.
 
-    ONE_ROW, FEW_ROWS, ROW_RANK: a unit has at most `rows` rows in `relation`, so in at most `groups`
-    groups. UNIT_CLIP: rows are first summed per unit and group; each such part is clipped to
+    ONE_ROW, FEW_ROWS, ROW_RANK: a unit has at most `rows` rows in `relation`, so in at most
+    `groups` groups. UNIT_CLIP: rows are first summed per unit and group; each part is clipped to
     what `rows` rows could give, and only `groups` groups of a unit are kept. `limit_groups`
     says that groups must be cut off, because the keys do not bound their number.
     """

@@ -6,8 +6,8 @@ Every column is printed under a name that is unique in the plan ("age_3": column
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from planner.catalog import Kind
@@ -17,10 +17,12 @@ from planner.functions import FUNCTIONS
 from planner.functions.calendar import SQL_TYPES
 from planner.functions.entry import double
 from planner.relation import (
+    GIVEN_NAME,
     RANK_NAME,
     UNIT_NAME,
     Branch,
     Filter,
+    Given,
     How,
     Join,
     Mark,
@@ -69,17 +71,28 @@ def literal(value: Value | None, kind: Type = Type.NULL) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def typed(value: Value | None, kind: Type) -> str:
+    """Print a constant with the type of its column, so that equal columns stay equal."""
+    return f"CAST({literal(value, kind)} AS {SQL_TYPES.get(kind, 'VARCHAR')})"
+
+
+GivenValues = Mapping[int, tuple[tuple[Value | None, ...], ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Printer:
     """Prints one statement: which columns it reads, and which of them are stored as ENUM."""
 
     used: frozenset[tuple[int, str]]
     enums: frozenset[tuple[int, str]]
+    given: GivenValues = field(default_factory=dict)
 
     def scalar(self, expression: Expression) -> str:
         """Print an expression; an ENUM becomes text, because its order is not that of text."""
         if isinstance(expression, Column):
             name = column_name(expression)
+            if expression.name == GIVEN_NAME:
+                return self._constant(expression)
             is_enum = (expression.source, expression.name) in self.enums
             return f"CAST({name} AS VARCHAR)" if is_enum else name
         if isinstance(expression, Literal):
@@ -90,6 +103,13 @@ class Printer:
                 return raw
         printed = tuple(self.scalar(argument) for argument in expression.arguments)
         return FUNCTIONS[expression.function].sql(printed, expression.arguments)
+
+    def _constant(self, column: Column) -> str:
+        """Print a released number: its value once it is out, its name before."""
+        rows = self.given.get(column.source)
+        if rows is None:
+            return column_name(column)
+        return typed(rows[0][0] if rows else None, column.domain.type)
 
     def _enum_test(self, function: str, arguments: tuple[Expression, ...]) -> str | None:
         """Print equality of an ENUM with constants on its codes, which is much faster."""
@@ -139,6 +159,8 @@ class Printer:
             return self._summary(relation)
         if isinstance(relation, Ordered):
             return f"(SELECT * FROM {self.relation(relation.input)}{self.order(relation)})"
+        if isinstance(relation, Given):
+            return self._given(relation)
         return "(SELECT 1 AS one)"
 
     def _scan(self, scan: Scan) -> str:
@@ -151,6 +173,22 @@ class Printer:
             limits.append(f"{quoted(f'__key_rank_{scan.one_per_key}')} = 1")
         where = f" WHERE {' AND '.join(limits)}" if limits else ""
         return f"(SELECT {', '.join(shown)} FROM {quoted(scan.table)}{where})"
+
+    def _given(self, node: Given) -> str:
+        """Print a released table as constants, so that it can stand beside protected rows."""
+        shown = [f"c{i + 1} AS {column_name(c)}" for i, c in enumerate(node.columns)]
+        names = ", ".join(f"c{i + 1}" for i in range(len(node.columns)))
+        rows = self.given.get(node.source)
+        if rows is None:
+            return f"(SELECT {', '.join(shown)} FROM {quoted(f'released_{node.source}')})"
+        kinds = [column.domain.type for column in node.columns]
+        listed = ", ".join(
+            f"({', '.join(typed(v, k) for v, k in zip(row, kinds, strict=True))})" for row in rows
+        )
+        if not rows:
+            nothing = ", ".join(f"{literal(None, k)} AS c{i + 1}" for i, k in enumerate(kinds))
+            return f"(SELECT {', '.join(shown)} FROM (SELECT {nothing}) WHERE FALSE)"
+        return f"(SELECT {', '.join(shown)} FROM (VALUES {listed}) AS given({names}))"
 
     def _join(self, join: Join) -> str:
         on = []
@@ -274,7 +312,8 @@ class Printer:
 
 
 def printer_for(
-    relation: Relation, expressions: Iterable[Expression], extra: Iterable[Column] = ()
+    relation: Relation, expressions: Iterable[Expression], extra: Iterable[Column] = (),
+    given: GivenValues | None = None,
 ) -> Printer:
     """Return a printer that reads what the relation and the expressions need."""
     columns: list[Column] = list(extra)
@@ -288,7 +327,8 @@ def printer_for(
         (node.source, name)
         for node in walk_relations(relation) if isinstance(node, Scan) for name in node.enums
     }
-    return Printer(frozenset((c.source, c.name) for c in columns), frozenset(enums))
+    used = frozenset((c.source, c.name) for c in columns)
+    return Printer(used, frozenset(enums), given or {})
 
 
 def statement_relations(relation: Relation) -> list[Relation]:
@@ -358,7 +398,10 @@ def public_scans(relation: Relation) -> tuple[Scan, ...]:
     )
 
 
-def outer_statement(relation: Relation, outputs: tuple[tuple[str, Expression], ...]) -> str:
+def outer_statement(
+    relation: Relation, outputs: tuple[tuple[str, Expression], ...],
+    given: GivenValues | None = None,
+) -> str:
     """Print post-processing: the user's SQL above the releases, outputs named c1, c2, ...
 
     The order is the user's; without one, rows keep the order of the key set, or are sorted, so
@@ -367,7 +410,7 @@ def outer_statement(relation: Relation, outputs: tuple[tuple[str, Expression], .
     tail, body = "", relation
     if isinstance(relation, Ordered):
         body = relation.input
-    printer = printer_for(relation, [expression for _, expression in outputs])
+    printer = printer_for(relation, [expression for _, expression in outputs], (), given)
     if isinstance(relation, Ordered):
         tail = printer.order(relation)
     elif any(isinstance(n, Summary | Join | Union | Window) for n in

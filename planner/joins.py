@@ -15,11 +15,16 @@ from planner.expression import Column, Expression
 from planner.functions import Unfit, make
 from planner.refusal import Refused
 from planner.relation import (
+    Filter,
+    Given,
     How,
     Join,
     Nothing,
+    Ordered,
     Relation,
+    Release,
     Scan,
+    Window,
     kind_of,
     unit_column,
     unit_of,
@@ -55,6 +60,9 @@ def bind_from(
     for join in joins:
         right, right_scope = _bind_source(join.this, context, bind_query)
         _check_names(scope, right_scope, join)
+        if {kind_of(relation), kind_of(right)} == {Kind.PROTECTED, Kind.RELEASED}:
+            relation, scope = given_table(relation, scope, context)
+            right, right_scope = given_table(right, right_scope, context)
         relation, scope = _joined(join, relation, scope, right, right_scope, waiting, used)
     return relation, scope, frozenset(used)
 
@@ -115,6 +123,39 @@ def _bind_table(
     return _scan(table, node.alias or table.name, next(context.numbers))
 
 
+def given_table(relation: Relation, scope: Scope, context: Context) -> tuple[Relation, Scope]:
+    """Turn released rows into a public table, to be answered first; leave other rows alone."""
+    if kind_of(relation) is not Kind.RELEASED:
+        return relation, scope
+    outputs = tuple((named.name, named.expression) for named in scope.columns)
+    source = context.give(relation, outputs)
+    columns = tuple(
+        Column(source, f"c{i + 1}", expression.domain) for i, (_, expression) in enumerate(outputs)
+    )
+    keys = _unique_columns(relation, outputs)
+    named = tuple(
+        replace(n, expression=column) for n, column in zip(scope.columns, columns, strict=True)
+    )
+    return Given(source, columns, tuple(f"c{i + 1}" for i in keys)), Scope(named)
+
+
+def _unique_columns(
+    relation: Relation, outputs: tuple[tuple[str, Expression], ...]
+) -> tuple[int, ...]:
+    """Return the places of outputs that tell a release's rows apart, or none."""
+    while isinstance(relation, Filter | Ordered | Window):
+        relation = relation.input
+    if not isinstance(relation, Release):
+        return ()
+    places = []
+    for i in range(len(relation.keys)):
+        found = [p for p, (_, e) in enumerate(outputs) if same_column(e, relation.key_column(i))]
+        if not found:
+            return ()
+        places.append(found[0])
+    return tuple(places)
+
+
 def _scan(table: CatalogTable, alias: str, source: int) -> tuple[Relation, Scope]:
     """Return one use of a table and its visible columns."""
     protected = table.kind is Kind.PROTECTED
@@ -170,9 +211,6 @@ def _joined(
 
 
 def _check_kinds(kinds: tuple[Kind, Kind], how: How, join: exp.Join) -> None:
-    if set(kinds) == {Kind.PROTECTED, Kind.RELEASED}:
-        raise refused("nested-release", "joining an aggregate to patients' rows is not answered "
-                      "yet", "ask for the aggregate first and use its numbers", join)
     if how is How.LEFT and kinds == (Kind.PUBLIC, Kind.PROTECTED):
         raise refused("outer-join", "a public table on the outer side has rows without a patient",
                       "JOIN, or the patients' table on the outer side", join)
@@ -304,4 +342,4 @@ def _presence(
     return None if key is None else make("not", make("is_null", key))
 
 
-__all__ = ["bind_from", "check_pair", "same_column"]
+__all__ = ["bind_from", "check_pair", "given_table", "same_column"]

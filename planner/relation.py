@@ -15,6 +15,7 @@ from planner.domain import Domain, Type
 from planner.expression import Call, Column, Expression, Literal
 
 UNIT_NAME = "__u"
+GIVEN_NAME = "given"  # the column that stands for a released number used as a constant
 RANK_NAME = "__rank"
 RANK = Domain(Type.INTEGER, nullable=True)
 
@@ -184,6 +185,18 @@ class Union:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """A released answer used further in: from here on a public table.
+
+    Its columns are c1, ... under `source`; `unique` ones tell its rows apart.
+    """
+
+    source: int
+    columns: tuple[Column, ...]
+    unique: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A plain GROUP BY over released or public rows: post-processing, free."""
 
@@ -210,8 +223,8 @@ class Nothing:
 
 
 Relation = (
-    Scan | Filter | Join | Release | UnitAggregate | Window | Mark | Union | Summary | Ordered
-    | Nothing
+    Scan | Filter | Join | Release | UnitAggregate | Window | Mark | Union | Given | Summary
+    | Ordered | Nothing
 )
 
 
@@ -225,7 +238,7 @@ def inputs_of(relation: Relation) -> tuple[Relation, ...]:
     """Return the relations directly below."""
     if isinstance(relation, Join):
         return (relation.left, relation.right)
-    if isinstance(relation, Scan | Nothing):
+    if isinstance(relation, Scan | Given | Nothing):
         return ()
     if isinstance(relation, Mark):
         return (relation.input, relation.other)
@@ -249,7 +262,7 @@ def kind_of(relation: Relation) -> Kind:
         return relation.kind
     if isinstance(relation, Release):
         return Kind.RELEASED
-    if isinstance(relation, Nothing):
+    if isinstance(relation, Given | Nothing):
         return Kind.PUBLIC
     if isinstance(relation, Mark):
         return kind_of(relation.input)
@@ -485,6 +498,10 @@ def _times(driver: Driver | None, fan_out: int | None) -> Driver | None:
 def _fan_out(public: Relation, keys: list[Expression]) -> int | None:
     """Return how many public rows share one join key at most: a public fact."""
     scan = public.input if isinstance(public, Filter) else public
+    if isinstance(scan, Given):
+        names = {key.name for key in keys if isinstance(key, Column)
+                 and key.source == scan.source}
+        return 1 if scan.unique and set(scan.unique) <= names else None
     if not isinstance(scan, Scan):
         return None
     known = dict(scan.rows_per_value)
@@ -554,6 +571,8 @@ def order_of(relation: Relation) -> tuple[Column, ...]:
     if isinstance(relation, Scan):
         if relation.kind is Kind.PROTECTED:
             return () if relation.one_row else (Column(relation.source, RANK_NAME, RANK),)
+        return relation.columns
+    if isinstance(relation, Given):
         return relation.columns
     if isinstance(relation, Join):
         return (*order_of(relation.left), *order_of(relation.right))

@@ -12,10 +12,21 @@ from sqlglot import exp
 from planner.catalog import Kind
 from planner.domain import Type, boolean
 from planner.expression import Column, Expression
-from planner.joins import bind_from, check_pair, same_column
-from planner.relation import Mark, Relation, kind_of, unit_of
-from planner.scalar import Scalars, bind_condition, bind_scalar, conjuncts, short
-from planner.scope import Scope, claim, refused
+from planner.joins import bind_from, check_pair, given_table, same_column
+from planner.relation import (
+    GIVEN_NAME,
+    Filter,
+    Mark,
+    Ordered,
+    Relation,
+    Release,
+    Summary,
+    Window,
+    kind_of,
+    unit_of,
+)
+from planner.scalar import Scalars, bind_condition, bind_scalar, conjuncts
+from planner.scope import Named, Scope, claim, refused
 
 if TYPE_CHECKING:
     from planner.bind import Context, Rows
@@ -40,8 +51,7 @@ class MarkCollector:
             return self._exists(node, scalars)
         if isinstance(node, exp.In):
             return self._in(node, scalars)
-        raise refused("scalar-subquery", f"{short(node)} would be one value of all patients",
-                      "ask for it first, then use its released number", node)
+        return self._scalar(node)
 
     def above(self, relation: Relation) -> Relation:
         """Return the relation with the truth values computed on top of it."""
@@ -50,6 +60,19 @@ class MarkCollector:
                             mark.conditions)
         self.marks.clear()
         return relation
+
+    def _scalar(self, node: exp.Expression) -> Expression:
+        """A subquery of one released number: answered first, then a public constant."""
+        rows = self.bind_query(node, self.context)
+        kind, below = kind_of(rows.relation), rows.relation
+        while isinstance(below, Filter | Ordered | Window):
+            below = below.input
+        single = isinstance(below, Release | Summary) and not below.keys
+        if len(rows.outputs) != 1 or kind is not Kind.RELEASED or not single:
+            raise refused("scalar-subquery", "a subquery used as a value must be one aggregate "
+                          "over all rows", "(SELECT AVG(x) FROM ...)", node)
+        source = self.context.give(rows.relation, rows.outputs)
+        return Column(source, GIVEN_NAME, rows.outputs[0][1].domain.with_null(), per_unit=True)
 
     def _in(self, node: exp.In, scalars: Scalars) -> Expression:
         claim(node, "this", "query")
@@ -62,9 +85,11 @@ class MarkCollector:
             raise refused("subquery", "IN needs a subquery of one column",
                           "x IN (SELECT y FROM ...)", node)
         value = bind_scalar(node.this, scalars)
-        pair = (value, rows.outputs[0][1])
+        scope = Scope((Named("subquery", *rows.outputs[0]),))
+        other, scope = given_table(rows.relation, scope, self.context)
+        pair = (value, scope.columns[0].expression)
         check_pair(*pair, node)
-        return self._mark(rows.relation, [pair], [], node)
+        return self._mark(other, [pair], [], node)
 
     def _exists(self, node: exp.Exists, scalars: Scalars) -> Expression:
         claim(node, "this")
