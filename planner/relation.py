@@ -256,9 +256,9 @@ def _driver_of_join(join: Join) -> Driver | None:
     if (left_kind, right_kind) == (Kind.PROTECTED, Kind.PROTECTED):
         return _driver_of_protected(join)
     if left_kind is Kind.PROTECTED and right_kind is Kind.PUBLIC:
-        return _times(driver_of(join.left), _fan_out(join.right, [b for _, b in join.equal]))
+        return _times(driver_of(join.left), _fan_out(join.right, [(b, a) for a, b in join.equal]))
     if left_kind is Kind.PUBLIC and right_kind is Kind.PROTECTED and join.how is How.INNER:
-        return _times(driver_of(join.right), _fan_out(join.left, [a for a, _ in join.equal]))
+        return _times(driver_of(join.right), _fan_out(join.left, list(join.equal)))
     return None
 
 
@@ -299,8 +299,13 @@ def _times(driver: Driver | None, fan_out: int | None) -> Driver | None:
     return replace(driver, factor=driver.factor * max(fan_out, 1))
 
 
-def _fan_out(public: Relation, keys: list[Expression]) -> int | None:
-    """Return how many public rows share one join key at most: a public fact."""
+def _fan_out(public: Relation, pairs: list[tuple[Expression, Expression]]) -> int | None:
+    """Return how many public rows share one join key at most: a public fact.
+
+    Only a key of the other side's own type counts: compared as DOUBLE, whole numbers beyond 2^53
+    that differ become equal.
+    """
+    keys = [key for key, other in pairs if key.domain.type is other.domain.type]
     scan = public.input if isinstance(public, Filter) else public
     if not isinstance(scan, Scan):
         return None
