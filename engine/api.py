@@ -145,6 +145,8 @@ class Engine:
         known = self._recall(plan, answers)
         due = remaining(plan, frozenset(known))
         if not due.events:
+            # What no row can move is constant: it needs neither a row nor a charge.
+            known = self._release(plan, tuple(Exact({}) for _ in plan.releases), known)
             table = self._finish(bound, plan, known)
             return Result(table, PrivacyLoss.zero(), bool(bound.releases),
                           self._described(bound, plan, due, sql))

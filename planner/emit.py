@@ -79,6 +79,19 @@ def typed(value: Value | None, kind: Type) -> str:
 GivenValues = Mapping[int, tuple[tuple[Value | None, ...], ...]]
 
 
+# Among the arguments of these a NULL takes the others' type; a NULL of type VARCHAR would not.
+UNTYPED_NULL = frozenset({
+    "case", "coalesce", "nullif", "least", "greatest", "eq", "lt", "le", "same", "in",
+})
+
+
+def _is_bare_null(expression: Expression) -> bool:
+    return (
+        isinstance(expression, Literal) and expression.value is None
+        and expression.domain.type is Type.NULL
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Printer:
     """Prints one statement: which columns it reads, and which of them are stored as ENUM."""
@@ -101,7 +114,11 @@ class Printer:
             raw = self._enum_test(expression.function, expression.arguments)
             if raw is not None:
                 return raw
-        printed = tuple(self.scalar(argument) for argument in expression.arguments)
+        bare = expression.function in UNTYPED_NULL
+        printed = tuple(
+            "NULL" if bare and _is_bare_null(argument) else self.scalar(argument)
+            for argument in expression.arguments
+        )
         return FUNCTIONS[expression.function].sql(printed, expression.arguments)
 
     def _constant(self, column: Column) -> str:
@@ -114,7 +131,8 @@ class Printer:
     def _enum_test(self, function: str, arguments: tuple[Expression, ...]) -> str | None:
         """Print equality of an ENUM with constants on its codes, which is much faster."""
         column = next((a for a in arguments if isinstance(a, Column)), None)
-        rest = tuple(a for a in arguments if a is not column)
+        place = next((i for i, a in enumerate(arguments) if a is column), 0)
+        rest = (*arguments[:place], *arguments[place + 1 :])
         if column is None or (column.source, column.name) not in self.enums:
             return None
         if not all(isinstance(a, Literal) and isinstance(a.value, str) for a in rest):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
 from planner.catalog import CatalogTable, Kind
 from planner.domain import Type
-from planner.expression import Column, Expression
+from planner.expression import Column, Expression, columns_of, is_per_unit, replaced, walk
 from planner.functions import Unfit, make
 from planner.refusal import Refused
 from planner.relation import (
@@ -34,6 +35,8 @@ from planner.scope import Named, Scope, claim, refused, resolve
 
 if TYPE_CHECKING:
     from planner.bind import Context, Rows
+
+PARTS_MAX = 2_000  # parts of one column of a derived table
 
 BindQuery = Callable[[exp.Expression, "Context"], "Rows"]
 
@@ -63,6 +66,9 @@ def bind_from(
         if {kind_of(relation), kind_of(right)} == {Kind.PROTECTED, Kind.RELEASED}:
             relation, scope = given_table(relation, scope, context)
             right, right_scope = given_table(right, right_scope, context)
+        if used and join.args.get("side") == "RIGHT":
+            raise refused("join-type", "RIGHT JOIN after a comma join is not answered",
+                          "LEFT JOIN from the table whose rows are all kept", join)
         relation, scope = _joined(join, relation, scope, right, right_scope, waiting, used)
     return relation, scope, frozenset(used)
 
@@ -93,6 +99,11 @@ def _derived(
 ) -> tuple[Relation, Scope]:
     rows = bind_query(query, context)
     names = [name.lower() for name, _ in rows.outputs]
+    for name, expression in rows.outputs:
+        # A CTE that uses a column twice doubles it; a chain of such CTEs would never end.
+        if next(islice(walk(expression), PARTS_MAX, None), None) is not None:
+            raise refused("too-large", f"{alias}.{name} has more than {PARTS_MAX:,} parts",
+                          "a simpler expression", node)
     for name in names:
         if names.count(name) > 1:
             raise refused("ambiguous-column", f"{alias} has two columns {name}",
@@ -196,7 +207,9 @@ def _joined(
     how = How.LEFT if side else How.INNER
     swapped = side == "RIGHT"
     optional = {t.lower() for t in (left_scope if swapped else right_scope).tables()}
-    equal, conditions, scope = _conditions(join, left_scope, right_scope, waiting, used, how)
+    equal, conditions, scope = _conditions(
+        join, left_scope, right_scope, waiting, used, how, swapped
+    )
     if swapped:
         left, right = right, left
         equal = [(b, a) for a, b in equal]
@@ -206,7 +219,7 @@ def _joined(
     if tie:
         equal = _tied(equal, left, right, join)
     if how is How.LEFT:
-        scope = _nullable(scope, optional, right, equal, tie)
+        scope = _nullable(scope, optional, right, equal, conditions, tie)
     return Join(left, right, how, tie, tuple(equal), tuple(conditions)), scope
 
 
@@ -218,7 +231,7 @@ def _check_kinds(kinds: tuple[Kind, Kind], how: How, join: exp.Join) -> None:
 
 def _conditions(
     join: exp.Join, left: Scope, right: Scope, waiting: list[exp.Expression], used: set[int],
-    how: How,
+    how: How, swapped: bool,
 ) -> tuple[list[tuple[Expression, Expression]], list[Expression], Scope]:
     """Split ON, USING or the WHERE of a comma join into key equalities and conditions."""
     equal: list[tuple[Expression, Expression]] = []
@@ -230,7 +243,11 @@ def _conditions(
             pair = (resolve(left, column), resolve(right, column))
             check_pair(*pair, join)
             equal.append(pair)
-            right = right.hiding(column.name)
+            # The merged column is that of the side whose rows are all kept.
+            if swapped:
+                left = left.hiding(column.name)
+            else:
+                right = right.hiding(column.name)
         return equal, conditions, left + right
     on = join.args.get("on")
     parts = conjuncts(on) if on is not None else waiting
@@ -312,13 +329,20 @@ def same_column(found: Expression, column: Column) -> bool:
 
 def _nullable(
     scope: Scope, tables: set[str], right: Relation, equal: list[tuple[Expression, Expression]],
-    tie: bool,
+    conditions: list[Expression], tie: bool,
 ) -> Scope:
     """Make everything the optional side offers NULL where nothing matched."""
     present = _presence(right, equal, tie)
+    # A condition on one of a unit's rows can leave some of them unmatched: then the unit's rows
+    # no longer agree on what the optional side holds.
+    agree = tie and all(map(is_per_unit, (*(e for pair in equal for e in pair), *conditions)))
 
     def optional(named: Named) -> Expression:
         expression = named.expression
+        if not agree:
+            expression = replaced(expression, {
+                c: replace(c, per_unit=False) for c in columns_of(expression)
+            })
         if isinstance(expression, Column):
             return replace(expression, domain=expression.domain.with_null())
         if present is None:

@@ -269,6 +269,9 @@ def _grid(bounded: BoundedMeasure, mechanism: Mechanism, budget: _Budget) -> Gri
     step = 2.0 ** floor(log2(scale / STEP_SHARE))
     low, high = measure.argument.domain.interval or (0.0, 0.0)
     ends = [half_away((end - measure.center) * (1 / step)) for end in (low, high)]
+    if not any(ends):
+        raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} is too small: the noise would "
+                      "drown every value", "an epsilon between 0.001 and 10")
     if not all(abs(end) < GRID_MAX for end in ends):
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} is too large for these "
                       "bounds", "a smaller epsilon")
@@ -279,6 +282,8 @@ def _threshold(selection: Priced, budget: _Budget) -> int:
     """Return the noisy count of units from which on a key is shown."""
     groups = selection.bounded.strategy.groups
     per_key = threshold.delta_per_key(budget.tail, groups)
+    if per_key < gaussian.TAIL_MIN:
+        raise Refused("delta", "delta is too small to choose among unknown keys", "delta=1e-9")
     if selection.mechanism is Mechanism.LAPLACE:
         return threshold.laplace_threshold(selection.scale, per_key)
     return threshold.gaussian_threshold(selection.scale, per_key)

@@ -391,10 +391,10 @@ def _rows_max_of_join(join: Join) -> int | None:
     if kinds == (Kind.PROTECTED, Kind.PROTECTED):
         return None if left is None or right is None else left * max(right, 1)
     if kinds == (Kind.PROTECTED, Kind.PUBLIC):
-        fan_out = _fan_out(join.right, [b for _, b in join.equal])
+        fan_out = _fan_out(join.right, [(b, a) for a, b in join.equal])
         return None if left is None or fan_out is None else left * max(fan_out, 1)
     if kinds == (Kind.PUBLIC, Kind.PROTECTED) and join.how is How.INNER:
-        fan_out = _fan_out(join.left, [a for a, _ in join.equal])
+        fan_out = _fan_out(join.left, list(join.equal))
         return None if right is None or fan_out is None else right * max(fan_out, 1)
     return None
 
@@ -451,9 +451,9 @@ def _driver_of_join(join: Join) -> Driver | None:
     if (left_kind, right_kind) == (Kind.PROTECTED, Kind.PROTECTED):
         return _driver_of_protected(join)
     if left_kind is Kind.PROTECTED and right_kind is Kind.PUBLIC:
-        return _times(driver_of(join.left), _fan_out(join.right, [b for _, b in join.equal]))
+        return _times(driver_of(join.left), _fan_out(join.right, [(b, a) for a, b in join.equal]))
     if left_kind is Kind.PUBLIC and right_kind is Kind.PROTECTED and join.how is How.INNER:
-        return _times(driver_of(join.right), _fan_out(join.left, [a for a, _ in join.equal]))
+        return _times(driver_of(join.right), _fan_out(join.left, list(join.equal)))
     return None
 
 
@@ -495,8 +495,13 @@ def _times(driver: Driver | None, fan_out: int | None) -> Driver | None:
     return replace(driver, parts=tuple((s, factor * many) for s, factor in driver.parts))
 
 
-def _fan_out(public: Relation, keys: list[Expression]) -> int | None:
-    """Return how many public rows share one join key at most: a public fact."""
+def _fan_out(public: Relation, pairs: list[tuple[Expression, Expression]]) -> int | None:
+    """Return how many public rows share one join key at most: a public fact.
+
+    Only a key of the other side's own type counts: compared as DOUBLE, whole numbers beyond 2^53
+    that differ become equal.
+    """
+    keys = [key for key, other in pairs if key.domain.type is other.domain.type]
     scan = public.input if isinstance(public, Filter) else public
     if isinstance(scan, Given):
         names = {key.name for key in keys if isinstance(key, Column)

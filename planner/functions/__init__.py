@@ -108,6 +108,8 @@ def evaluate(expression: Expression, values: Mapping[Expression, Value | None]) 
         raise NotEnumerable(entry.name) from None
     if expression.domain.type is Type.INTEGER and isinstance(result, float):
         return int(result) if result.is_integer() else result
+    if expression.domain.type is Type.REAL and type(result) is int:
+        return float(result)  # 7 // 2 and 7.0 // 2 differ
     return result
 
 

@@ -18,6 +18,10 @@ PARTS: dict[str, tuple[int, int] | None] = {
 DAYS = {"day": 1.0, "week": 7.0, "month": 28.0, "quarter": 90.0, "year": 365.0,
         "hour": 1 / 24, "minute": 1 / 1440, "second": 1 / 86400}
 SHIFT_MAX = 100_000
+# DuckDB raises where a moment leaves its range, so every moment stays within these years: stored
+# ones by policy, shifted ones by their bounds, and those read from text by a test.
+FIRST, LAST = date(1, 1, 1), date(9998, 12, 31)
+BOUNDS_NEEDED = "needs a date whose bounds stay within the years 1 to 9998"
 
 
 def part_of(argument: Expression, known: set[str]) -> str:
@@ -46,6 +50,8 @@ def _truncate(arguments: tuple[Expression, ...]) -> Domain:
     moment = first
     while moment <= last and len(steps) <= MEMBERS_MAX:
         steps.append(moment)
+        if _day(moment) > LAST - timedelta(days=366):  # Python's calendar ends in year 9999
+            return Domain(Type.TIMESTAMP, value.domain.nullable, first, last)
         moment = following(part, moment)
     values = tuple(steps) if len(steps) <= MEMBERS_MAX else None
     return Domain(Type.TIMESTAMP, value.domain.nullable, first, last, values)
@@ -125,6 +131,8 @@ def _shift_days(arguments: tuple[Expression, ...]) -> Domain:
         raise Unfit(f"adds whole days between -{SHIFT_MAX} and {SHIFT_MAX} to a date")
     low = _shifted(value.domain.low, int(ends[0]))
     high = _shifted(value.domain.high, int(ends[1]))
+    if low is None or high is None:
+        raise Unfit(BOUNDS_NEEDED)
     return Domain(Type.DATE, any_null(arguments), low, high)
 
 
@@ -132,9 +140,14 @@ def _shifted(value: Value | None, days: int) -> date | None:
     if not isinstance(value, date):
         return None
     try:
-        return value + timedelta(days=days)
+        moved = value + timedelta(days=days)
     except OverflowError:
         return None
+    return moved if FIRST <= _day(moved) <= LAST else None
+
+
+def _day(value: date) -> date:
+    return value.date() if isinstance(value, datetime) else value
 
 
 def _shift(arguments: tuple[Expression, ...]) -> Domain:
@@ -150,7 +163,7 @@ def _shift(arguments: tuple[Expression, ...]) -> Domain:
     low = _shifted(value.domain.low, min(0, reach if count.value > 0 else -reach))
     high = _shifted(value.domain.high, max(0, reach if count.value > 0 else -reach))
     if low is None or high is None:
-        return Domain(Type.TIMESTAMP, True)
+        raise Unfit(BOUNDS_NEEDED)
     ends = as_moment(low, Type.TIMESTAMP), as_moment(high, Type.TIMESTAMP)
     return Domain(Type.TIMESTAMP, value.domain.nullable, *ends)
 
@@ -212,8 +225,10 @@ def _cast_sql(printed: tuple[str, ...], arguments: tuple[Expression, ...]) -> st
     cast = f"TRY_CAST({inner} AS {SQL_TYPES[kind]})"
     if kind is Type.REAL and value.domain.type is Type.TEXT:  # 'nan' and 'inf' are text too
         return f"CASE WHEN isfinite({cast}) THEN {cast} END"
-    if kind in MOMENTS and value.domain.type is Type.TEXT:  # so is 'infinity'
-        return f"CASE WHEN isfinite({cast}) THEN {cast} END"
+    if kind in MOMENTS and value.domain.type is Type.TEXT:  # so is 'infinity', and year 5000000
+        after = LAST + timedelta(days=1)
+        return (f"CASE WHEN {cast} >= {SQL_TYPES[kind]} '{FIRST}' AND {cast} < "
+                f"{SQL_TYPES[kind]} '{after}' THEN {cast} END")
     return cast
 
 

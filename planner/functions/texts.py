@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 from planner.domain import Domain, Type, boolean, integer, text
-from planner.expression import Expression, Literal
+from planner.expression import Call, Expression, Literal
 from planner.functions.entry import Function, Unfit, any_null, need_text
 
-TEXT_LENGTH_MAX = 1_000_000
 PATTERN_LENGTH_MAX = 500
 
 
@@ -19,7 +18,12 @@ def _text(arguments: tuple[Expression, ...]) -> Domain:
 
 def _concat(arguments: tuple[Expression, ...]) -> Domain:
     need_text(arguments)
-    return text(nullable=False)
+    return _grown("concat", arguments, nullable=False)
+
+
+def _joined(arguments: tuple[Expression, ...]) -> Domain:
+    need_text(arguments)
+    return _grown("joined", arguments, any_null(arguments))
 
 
 def _length(arguments: tuple[Expression, ...]) -> Domain:
@@ -86,14 +90,58 @@ def _replace(arguments: tuple[Expression, ...]) -> Domain:
     need_text(arguments)
     constant_text(arguments[1], "searched text")
     constant_text(arguments[2], "new text")
-    return text(any_null(arguments))
+    return _grown("replace", arguments, any_null(arguments))
 
 
 def _substr(value: str, start: int, length: int | None = None) -> str | None:
-    if start < 1:
-        return None  # DuckDB counts such places in its own way: the group is not offered
-    end = None if length is None else start - 1 + max(length, 0)
-    return value[start - 1 : end]
+    if start < 1 or (length is not None and length < 0):
+        raise ValueError("DuckDB counts such places in its own way: they are not enumerated")
+    return value[start - 1 : None if length is None else start - 1 + length]
+
+
+def _left(value: str, count: int) -> str:
+    return _substr(value, 1, count) or ""
+
+
+def _right(value: str, count: int) -> str:
+    if count < 0:
+        raise ValueError("counted from the other end: not enumerated")
+    return value[-count:] if count else ""
+
+
+def _plain(value: str) -> str:
+    """Return the text if Python and DuckDB surely agree on its upper and lower case."""
+    if not value.isascii():
+        raise ValueError("case of letters beyond ASCII is not enumerated")
+    return value
+
+
+GROWTH_MAX = 64  # how many times longer than the stored text a text may become
+ADDED_MAX = 100_000  # characters that constants may add to it
+
+
+def _size(expression: Expression) -> tuple[float, float]:
+    """Bound an expression's length: this many times a stored text, plus so many characters."""
+    if isinstance(expression, Literal):
+        return 0.0, float(len(str(expression.value)))
+    if not isinstance(expression, Call) or expression.domain.type is not Type.TEXT:
+        return (1.0, 0.0) if expression.domain.type is Type.TEXT else (0.0, 64.0)
+    sizes = [_size(argument) for argument in expression.arguments]
+    if expression.function == "replace":
+        old, new = (len(str(getattr(a, "value", ""))) for a in expression.arguments[1:])
+        times = max(1.0, new / max(old, 1))
+        return sizes[0][0] * times, sizes[0][1] * times
+    if expression.function in ("concat", "joined"):
+        return sum(s[0] for s in sizes), sum(s[1] for s in sizes)
+    return max(s[0] for s in sizes), max(s[1] for s in sizes)
+
+
+def _grown(name: str, arguments: tuple[Expression, ...], nullable: bool) -> Domain:
+    """Refuse a text that could grow so long that the row which holds it exhausts the memory."""
+    factor, added = _size(Call(name, arguments, text(nullable)))
+    if factor > GROWTH_MAX or added > ADDED_MAX:
+        raise Unfit(f"could make a text more than {GROWTH_MAX} times longer")
+    return text(nullable)
 
 
 def _show(name: str, *places: int):  # type: ignore[no-untyped-def]
@@ -104,16 +152,15 @@ def _show(name: str, *places: int):  # type: ignore[no-untyped-def]
 
 
 TEXTS: tuple[Function, ...] = (
-    Function("lower", 1, 1, _text, _show("lower"), str.lower),
-    Function("upper", 1, 1, _text, _show("upper"), str.upper),
+    Function("lower", 1, 1, _text, _show("lower"), lambda x: _plain(x).lower()),
+    Function("upper", 1, 1, _text, _show("upper"), lambda x: _plain(x).upper()),
     Function("trim", 1, 1, _text, _show("trim"), lambda x: x.strip(" ")),
     Function("ltrim", 1, 1, _text, _show("ltrim"), lambda x: x.lstrip(" ")),
     Function("rtrim", 1, 1, _text, _show("rtrim"), lambda x: x.rstrip(" ")),
     Function("length", 1, 1, _length, _show("length"), len),
     Function("substr", 2, 3, _places, _show("substr"), _substr),
-    Function("left", 2, 2, _places, _show("left"), lambda x, n: x[:n] if n >= 0 else None),
-    Function("right", 2, 2, _places, _show("right"),
-             lambda x, n: (x[-n:] if n else "") if n >= 0 else None),
+    Function("left", 2, 2, _places, _show("left"), _left),
+    Function("right", 2, 2, _places, _show("right"), _right),
     Function("replace", 3, 3, _replace, _show("replace"), lambda x, a, b: x.replace(a, b) if a
              else x),
     Function("strpos", 2, 2, _position, _show("strpos"), lambda x, y: x.find(y) + 1),
@@ -122,7 +169,7 @@ TEXTS: tuple[Function, ...] = (
     Function("concat", 1, 100, _concat,
              lambda p, a: f"concat({', '.join(p)})",
              lambda *xs: "".join(x for x in xs if x is not None), strict=False),
-    Function("joined", 2, 2, _text, lambda p, a: f"({p[0]} || {p[1]})", lambda x, y: x + y),
+    Function("joined", 2, 2, _joined, lambda p, a: f"({p[0]} || {p[1]})", lambda x, y: x + y),
     Function("like", 2, 2, _like, lambda p, a: f"({p[0]} LIKE {p[1]})"),
     Function("ilike", 2, 2, _like, lambda p, a: f"({p[0]} ILIKE {p[1]})"),
     Function("matches", 2, 2, _matches, lambda p, a: f"regexp_matches({p[0]}, {p[1]})"),
