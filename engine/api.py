@@ -12,14 +12,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from engine import execution
-from engine.answers import Answers, StoredAnswer
+from engine.answers import Answers
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
-from engine.execution import Exact
+from engine.execution import open_reader, open_unpaid
 from engine.ledger import Charge, Ledger, Receipt
-from engine.postprocess import ReleasedTable, Table, postprocess
-from engine.release import Released, add_noise, choose_keys, from_payload, to_payload
+from engine.postprocess import Table
+from engine.releases import (
+    Kept,
+    Known,
+    Public,
+    fill,
+    finish,
+    given_values,
+    keep,
+    recall,
+)
 from engine.result import Result
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
 from mechanisms.event import to_json
@@ -28,13 +36,11 @@ from mechanisms.loss import PrivacyLoss
 from mechanisms.randomness import Randomness
 from planner.bind import Bound, bind
 from planner.bounding import bound as bound_release
-from planner.canonical import key_of
 from planner.catalog import Catalog
-from planner.narrowing import Key
 from planner.parse import parse
 from planner.plan import Plan, describe
 from planner.policy import Policy, read_policy
-from planner.price import NoisePlan, PricedRelease, exact, price, remaining
+from planner.price import NoisePlan, exact, price, remaining
 from planner.refusal import Refused
 
 if TYPE_CHECKING:
@@ -124,9 +130,9 @@ class Engine:
         if noiseless or _is_infinite(epsilon):
             return self._look_behind(sql, Settings(epsilon, delta, rows))
         bound, plan = self._plan(sql, Settings(epsilon, delta, rows))
-        if self._ledger is None or self._answers is None:
+        if self._ledger is None or self._kept is None:
             return self._test(sql, bound, plan)
-        return self._answer(sql, bound, plan, who, self._ledger, self._answers)
+        return self._answer(sql, bound, plan, who, self._ledger, self._kept)
 
     def _plan(self, sql: str, settings: Settings) -> tuple[Bound, NoisePlan]:
         """Text to priced plan: reads no row, spends nothing."""
@@ -139,28 +145,31 @@ class Engine:
             raise refusal.located(sql) from None
 
     def _answer(
-        self, sql: str, bound: Bound, plan: NoisePlan, who: str, ledger: Ledger, answers: Answers
+        self, sql: str, bound: Bound, plan: NoisePlan, who: str, ledger: Ledger, kept: Kept
     ) -> Result:
-        """The road from a priced plan to a result: pay, read, add noise, keep, post-process."""
-        known = self._recall(plan, answers)
+        """The road from a priced plan to a result: recall, pay, read, add noise, keep, finish."""
+        known = recall(bound, plan, kept, self._public)
         due = remaining(plan, frozenset(known))
         if not due.events:
-            # What no row can move is constant: it needs neither a row nor a charge.
-            known = self._release(plan, tuple(Exact({}) for _ in plan.releases), known)
             table = self._finish(bound, plan, known)
             return Result(table, PrivacyLoss.zero(), bool(bound.releases),
-                          self._described(bound, plan, due, sql))
+                          describe(bound, plan, sql, due.loss))
         receipt = self._charge(ledger, due, sql, who)
         try:
-            wanted = frozenset(_names(plan)) - frozenset(known)
-            numbers = execution.run(due, wanted, receipt, ledger, self._database,
-                                    self._snapshot.data_version)
-            known = self._release(plan, numbers, known)
-            self._keep(answers, plan, known, wanted, receipt)
-            table = self._finish(bound, plan, known)
+            reader = open_reader(due, receipt, ledger, self._database, kept.data_version)
+            released = fill(bound, plan, known, reader, self._public, self._randomness)
+            keep(bound, plan, known, released, kept, self._public, receipt.seq)
+            table = self._finish(bound, plan, released)
         except Exception:  # whatever it was, its text could quote a row; the charge stands
             raise Broken from None
-        return Result(table, receipt.loss, False, self._described(bound, plan, due, sql))
+        return Result(table, receipt.loss, False, describe(bound, plan, sql, due.loss))
+
+    def _finish(self, bound: Bound, plan: NoisePlan, known: Known) -> Table:
+        given = given_values(bound, plan, known, self._public)
+        table = finish(bound.rows, bound, plan, known, self._public, given)
+        if table is None:
+            raise Broken
+        return table
 
     def _charge(self, ledger: Ledger, due: NoisePlan, sql: str, who: str) -> Receipt:
         quota = self._policy.analysts.get(who)
@@ -170,95 +179,15 @@ class Engine:
             policy_hash=self._policy.policy_hash, data_version=self._snapshot.data_version,
         )
 
-    # ---- stages ---------------------------------------------------------------------------
-
-    def _recall(self, plan: NoisePlan, answers: Answers) -> dict[str, Released]:
-        """Find what is already answered at least as accurately as this plan would.
-
-        A column over chosen keys can be given again only beside the same choice of keys.
-        """
-        known: dict[str, Released] = {}
-        for release in plan.releases:
-            chosen = ""
-            if release.selection is not None:
-                found = self._find(answers, release.selection.key, release.selection.deviation)
-                if found is None:
-                    continue
-                known[release.selection.key] = found
-                chosen = _fingerprint(found)
-            for column in release.measures:
-                found = self._find(answers, key_of(column.key, chosen), column.deviation)
-                if found is not None:
-                    known[column.key] = found
-        return known
-
-    def _find(self, answers: Answers, key: str, deviation: float) -> Released | None:
-        stored = answers.find_best(key, self._snapshot.data_version, deviation)
-        return None if stored is None else from_payload(stored.payload)
-
-    def _release(
-        self, plan: NoisePlan, numbers: tuple[Exact, ...], known: dict[str, Released],
-        noise: bool = True,
-    ) -> dict[str, Released]:
-        """Add noise to every column that is not known yet, each once however often it is used."""
-        source = self._randomness if noise else None
-        known = dict(known)
-        for release, exact_numbers in zip(plan.releases, numbers, strict=True):
-            if release.selection is not None and release.selection.key not in known:
-                known[release.selection.key] = choose_keys(release, exact_numbers, source)
-            keys = self._keys(release, known)
-            for place, column in enumerate(release.measures):
-                if column.key not in known:
-                    values = exact_numbers.columns.get(place, {})
-                    known[column.key] = add_noise(column, keys, values, source)
-        return known
-
-    def _keys(self, release: PricedRelease, known: dict[str, Released]) -> tuple[Key, ...]:
-        if release.bounded.keys is not None or release.selection is None:
-            return release.bounded.keys or ()
-        return known[release.selection.key].keys
-
-    def _keep(
-        self, answers: Answers, plan: NoisePlan, known: dict[str, Released],
-        wanted: frozenset[str], receipt: Receipt,
-    ) -> None:
-        """Keep what was just released, so that the same question is free for everybody."""
-        for release in plan.releases:
-            chosen = ""
-            columns = list(release.measures)
-            if release.selection is not None:
-                chosen = _fingerprint(known[release.selection.key])
-                columns.append(release.selection)
-            for column in columns:
-                if column.key in wanted:
-                    is_choice = column is release.selection
-                    key = column.key if is_choice else key_of(column.key, chosen)
-                    answers.keep(StoredAnswer(
-                        key, self._snapshot.data_version, column.deviation,
-                        to_payload(known[column.key]), receipt.seq,
-                    ))
-
-    def _finish(self, bound: Bound, plan: NoisePlan, known: dict[str, Released]) -> Table:
-        tables = tuple(
-            ReleasedTable(
-                release.bounded.release.source, self._keys(release, known),
-                tuple(known[column.key] for column in release.measures),
-            )
-            for release in plan.releases
-        )
-        return postprocess(bound, tables, self._desk, self._database)
-
     # ---- testing --------------------------------------------------------------------------
 
     def _test(self, sql: str, bound: Bound, plan: NoisePlan, noise: bool = True) -> Result:
         """Answer without a charge and without keeping anything: insecure testing only."""
-        numbers = execution.run_unpaid(
-            plan, self._database, insecure_testing=self._ledger is None
-        )
-        known = self._release(plan, numbers, {}, noise)
-        table = self._finish(bound, plan, known)
-        return Result(table, PrivacyLoss.zero(), False, self._described(bound, plan, plan, sql),
-                      is_private=False)
+        reader = open_unpaid(plan, self._database, insecure_testing=self._ledger is None)
+        randomness = self._randomness if noise else None
+        known = fill(bound, plan, {}, reader, self._public, randomness)
+        return Result(self._finish(bound, plan, known), PrivacyLoss.zero(), False,
+                      describe(bound, plan, sql, plan.loss), is_private=False)
 
     def _look_behind(self, sql: str, settings: Settings) -> Result:
         """Show exact numbers: those of the plan that would run, or unbounded ones."""
@@ -286,11 +215,8 @@ class Engine:
         if _is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
         bound, plan = self._plan(sql, Settings(epsilon, delta, rows))
-        known = self._recall(plan, self._answers) if self._answers is not None else {}
-        return self._described(bound, plan, remaining(plan, frozenset(known)), sql)
-
-    def _described(self, bound: Bound, plan: NoisePlan, due: NoisePlan, sql: str) -> Plan:
-        return describe(bound, plan, sql, due.loss)
+        known = recall(bound, plan, self._kept, self._public) if self._kept is not None else {}
+        return describe(bound, plan, sql, remaining(plan, frozenset(known)).loss)
 
     def budget(self, analyst: str | None = None) -> Budget:
         """Show what is spent and left, for everybody or for one analyst. Prices are public."""
@@ -362,6 +288,10 @@ class Engine:
     def _use(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._database: DuckDBPyConnection = open_governed(snapshot.path)
+        self._public = Public(self._desk, self._database)
+        self._kept = None if self._answers is None else Kept(
+            self._answers, snapshot.data_version
+        )
 
     def _who(self, analyst: str | None) -> str:
         """Return the analyst to charge; required where the policy declares any."""
@@ -425,15 +355,6 @@ def _exact(name: str, value: Number | None, default: Decimal) -> Fraction:
 
 def _is_infinite(epsilon: Number | None) -> bool:
     return isinstance(epsilon, float) and math.isinf(epsilon) and epsilon > 0
-
-
-def _names(plan: NoisePlan) -> list[str]:
-    return [c.key for r in plan.releases for c in (*r.measures, r.selection) if c is not None]
-
-
-def _fingerprint(chosen: Released) -> str:
-    """Name a released choice of keys, so that columns are kept beside the same choice only."""
-    return key_of(repr(chosen.keys))
 
 
 def _directory(policy: Policy) -> Path:

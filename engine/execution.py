@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.database import run as run_statement
 from engine.ledger import Ledger, Receipt
-from planner.bounded_sql import SELECTION
+from planner.bounded_sql import SELECTION, statements
+from planner.emit import GivenValues
 from planner.narrowing import Key
 from planner.price import NoisePlan, PricedRelease
 
@@ -27,47 +28,59 @@ class Exact:
     columns: Mapping[int, Mapping[Key, Any]] = field(repr=False)
 
 
-def run(
-    plan: NoisePlan, wanted: frozenset[str], receipt: Receipt, ledger: Ledger,
-    database: DuckDBPyConnection, data_version: str,
-) -> tuple[Exact, ...]:
-    """Run a plan's statements as far as the `wanted` answers need them.
+_MADE_HERE = object()
 
-    Guarantee: the receipt is used up first, and it pays for exactly this plan on exactly this
-    data version; without it no row is read.
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Runs the statements of one paid plan, release by release.
+
+    Guarantee: one is made by `open_reader` for a receipt that pays for exactly this plan on
+    exactly this data version and is used up by it, or by `open_unpaid` for insecure testing.
     """
+
+    plan: NoisePlan
+    database: DuckDBPyConnection = field(repr=False)
+    made_by: object = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.made_by is not _MADE_HERE:
+            raise TypeError("a Reader is made by open_reader, against a receipt")
+
+    def run(self, release: PricedRelease, wanted: frozenset[str], given: GivenValues) -> Exact:
+        """Run one release's statements as far as the `wanted` answers need them.
+
+        `given` holds released answers that the statements use as constants.
+        """
+        columns: dict[int, dict[Key, Any]] = {}
+        keys = len(release.bounded.release.keys)
+        for statement in statements(release.bounded, release.grids, given):
+            if not any(_column(release, place) in wanted for place in statement.places):
+                continue
+            answer = run_statement(self.database, statement.sql)
+            for offset, place in enumerate(statement.places):
+                columns[place] = {
+                    tuple(row[:keys]): row[keys + offset] or 0 for row in answer.rows
+                }
+        return Exact(columns)
+
+
+def open_reader(
+    plan: NoisePlan, receipt: Receipt, ledger: Ledger, database: DuckDBPyConnection,
+    data_version: str,
+) -> Reader:
+    """Use up a receipt and return the reader it pays for."""
     ledger.redeem(receipt, plan_hash=plan.plan_hash, data_version=data_version)
-    return tuple(_run_release(release, wanted, database) for release in plan.releases)
+    return Reader(plan, database, _MADE_HERE)
 
 
-def run_unpaid(
+def open_unpaid(
     plan: NoisePlan, database: DuckDBPyConnection, *, insecure_testing: bool
-) -> tuple[Exact, ...]:
-    """Run a plan without paying, on an engine opened for insecure testing only."""
+) -> Reader:
+    """Return a reader nobody paid for, on an engine opened for insecure testing only."""
     if insecure_testing is not True:
         raise PermissionError("rows are read against a receipt; there is none")
-    wanted = frozenset(c.key for r in plan.releases for c in (*r.measures, r.selection) if c)
-    return tuple(_run_release(release, wanted, database) for release in plan.releases)
-
-
-def _run_release(
-    release: PricedRelease, wanted: frozenset[str], database: DuckDBPyConnection
-) -> Exact:
-    columns: dict[int, dict[Key, Any]] = {}
-    keys = len(release.bounded.release.keys)
-    for statement in release.statements:
-        needed = [
-            place for place in statement.places
-            if _column(release, place) in wanted
-        ]
-        if not needed:
-            continue
-        answer = run_statement(database, statement.sql)
-        for offset, place in enumerate(statement.places):
-            columns[place] = {
-                tuple(row[:keys]): row[keys + offset] or 0 for row in answer.rows
-            }
-    return Exact(columns)
+    return Reader(plan, database, _MADE_HERE)
 
 
 def _column(release: PricedRelease, place: int) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from engine.database import Desk, DeskTable, quoted
 from engine.database import run as run_statement
 from engine.release import Released
-from planner.bind import Bound
+from planner.bind import Rows
 from planner.domain import Type, Value
-from planner.emit import outer_statement, public_scans, release_table
+from planner.emit import GivenValues, outer_statement, public_scans, release_table
 from planner.expression import Column, columns_of
 from planner.functions.calendar import SQL_TYPES
 from planner.relation import Release
@@ -42,25 +42,26 @@ class ReleasedTable:
 
 
 def postprocess(
-    bound: Bound, tables: tuple[ReleasedTable, ...], desk: Desk, database: DuckDBPyConnection
+    rows: Rows, releases: tuple[Release, ...], tables: tuple[ReleasedTable, ...], desk: Desk,
+    database: DuckDBPyConnection, given: GivenValues,
 ) -> Table:
     """Run the user's SQL above the releases, and work out the interval of every noisy cell.
 
     Guarantee: the statement sees released tables and public tables and nothing else (the desk is
     an empty, locked database), so whatever it does is post-processing. `database` is read for
-    public tables only.
+    public tables only; `given` are released answers that this statement uses as constants.
     """
-    relation, outputs = bound.rows.relation, bound.rows.outputs
+    relation, outputs = rows.relation, rows.outputs
     noisy = [noisy_columns(expression, relation) for _, expression in outputs]
     hidden = tuple(dict.fromkeys(
         column for (_, expression), measures in zip(outputs, noisy, strict=True) if measures
         for column in columns_of(expression)
     ))
-    by_source = {release.source: release for release in bound.releases}
+    by_source = {release.source: release for release in releases}
     loaded = {release_table(t.source): _desk_table(by_source[t.source], t) for t in tables}
-    loaded.update(_public_tables(bound, database))
+    loaded.update(_public_tables(rows, database))
     wanted = (*outputs, *((column.name, column) for column in hidden))
-    answer = desk.run(loaded, outer_statement(relation, wanted))
+    answer = desk.run(loaded, outer_statement(relation, wanted, given))
     types = tuple(expression.domain.type for _, expression in outputs)
     count = len(outputs)
     widths = [_widths(measures, tables) for measures in noisy]
@@ -116,10 +117,10 @@ def _desk_table(release: Release, table: ReleasedTable) -> DeskTable:
     return DeskTable(tuple(names), tuple(types), tuple(values))
 
 
-def _public_tables(bound: Bound, database: DuckDBPyConnection) -> dict[str, DeskTable]:
+def _public_tables(rows: Rows, database: DuckDBPyConnection) -> dict[str, DeskTable]:
     """Copy the public tables that the outer SQL reads onto the desk."""
     loaded = {}
-    for scan in public_scans(bound.rows.relation):
+    for scan in public_scans(rows.relation):
         columns = [c for c in scan.columns if isinstance(c, Column)]
         names = tuple(c.name for c in columns)
         shown = ", ".join(quoted(name) for name in names)

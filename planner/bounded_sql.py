@@ -71,6 +71,15 @@ def statements(
     return tuple(printed)
 
 
+def given_sources(bounded: BoundedRelease) -> frozenset[int]:
+    """Return the numbers of everything a release's statements read, given answers among them."""
+    found: set[int] = set()
+    for entry in (*bounded.measures, *((bounded.selection,) if bounded.selection else ())):
+        read = (*bounded.release.keys, *_reads(entry.measure))
+        found |= {source for source, _ in printer_for(entry.strategy.relation, read).used}
+    return frozenset(found)
+
+
 def _print(
     release: Release, strategy: Strategy, measures: list[Measure], grids: list[Grid | None],
     given: GivenValues | None,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from math import ceil
 
-from planner.expression import is_per_unit
-from planner.narrowing import Key, key_count, public_keys
+from planner.expression import Call, Expression, is_per_unit
+from planner.narrowing import Key, facts_of, key_count, public_keys
 from planner.refusal import Refused
 from planner.relation import (
     Aggregate,
@@ -163,7 +163,9 @@ def _choose(
     if measure.aggregate is Aggregate.UNITS and groups is not None and groups <= allowed:
         # Counting each patient once per group needs no row to be dropped.
         return Strategy(Shape.UNIT_CLIP, relation, 1, groups)
-    driver = driver_of(relation)
+    # A limit by rank also counts rows that the question does not ask for: with conditions on
+    # rows it would throw away most of what it should keep, so a patient's rows are added up.
+    driver = None if _has_row_conditions(measure, relation) else driver_of(relation)
     if driver is not None:
         return _by_rank(relation, driver, allowed, most, groups)
     if measure.aggregate is Aggregate.UNITS:
@@ -173,6 +175,22 @@ def _choose(
     touched = allowed if groups is None else min(groups, allowed)
     return Strategy(Shape.UNIT_CLIP, relation, ceil(allowed / touched), touched,
                     limit_groups=groups is None or groups > touched)
+
+
+def _has_row_conditions(measure: Measure, relation: Relation) -> bool:
+    """Return whether some condition tells one row of a patient from another."""
+    return any(
+        not is_per_unit(condition) and not _only_drops_null(condition)
+        for condition in (*facts_of(relation), *measure.conditions)
+    )
+
+
+def _only_drops_null(condition: Expression) -> bool:
+    inner = condition.arguments[0] if isinstance(condition, Call) else None
+    return (
+        isinstance(condition, Call) and condition.function == "not"
+        and isinstance(inner, Call) and inner.function == "is_null"
+    )
 
 
 def _by_rank(

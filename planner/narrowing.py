@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from itertools import product
-from math import ceil, floor
+from math import ceil, floor, prod
 
 from planner.domain import MEMBERS_MAX, Domain, Type, Value
-from planner.expression import Call, Column, Expression, Literal, columns_of
+from planner.expression import Call, Column, Expression, Literal, columns_of, replaced
 from planner.functions import FUNCTIONS, NotEnumerable, Unfit, evaluate, rebuilt
 from planner.relation import Filter, How, Join, Relation, Scan, walk_relations
 
@@ -277,12 +277,15 @@ def _gather(
     """Find the finite parts an expression is computed from; False where there are none."""
     if isinstance(node, Literal):
         return True
+    members = _tightened(node.domain, _original(node, mapping), facts).members()
     if isinstance(node, Call) and FUNCTIONS[node.function].python is not None:
         found: dict[Expression, tuple[Value | None, ...]] = {}
         if all(_gather(argument, facts, mapping, found) for argument in node.arguments):
-            atoms.update(found)
-            return True
-    members = node.domain.members()
+            size = prod(len(values) for values in found.values())
+            # Years of a long range of days are fewer than its days: take them as they are.
+            if members is None or size <= max(len(members), FILTERED_MAX):
+                atoms.update(found)
+                return True
     if members is None:
         return False
     kept: tuple[Value | None, ...] = members
@@ -292,6 +295,12 @@ def _gather(
         kept = _surviving(node, kept, facts, mapping)
     atoms[node] = kept
     return True
+
+
+def _original(node: Expression, mapping: Mapping[Expression, Expression]) -> Expression:
+    """Return the node as the facts know it, before its columns were narrowed."""
+    back = {new: old for old, new in mapping.items()}
+    return replaced(node, back) if isinstance(node, Call) else back.get(node, node)
 
 
 def _surviving(

@@ -83,6 +83,7 @@ class PricedRelease:
     measures: tuple[Priced, ...]
     selection: Priced | None
     threshold: int | None
+    grids: tuple[Grid | None, ...]
     statements: tuple[Statement, ...]
 
 
@@ -164,7 +165,7 @@ def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
         PricedRelease(
             r, tuple(_without_noise(m, r) for m in r.measures),
             None if r.selection is None else _without_noise(r.selection, r), 0,
-            statements(r, tuple(None for _ in r.measures)),
+            tuple(None for _ in r.measures), statements(r, tuple(None for _ in r.measures)),
         )
         for r in bounded
     )
@@ -216,7 +217,7 @@ def _price_release(
         selection = replace(selection, key=key_of("selection", selection.key))
         tau = _threshold(selection, budget)
     grids = tuple(m.grid for m in measures)
-    return PricedRelease(release, measures, selection, tau, statements(release, grids))
+    return PricedRelease(release, measures, selection, tau, grids, statements(release, grids))
 
 
 def _price_measure(

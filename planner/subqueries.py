@@ -17,6 +17,7 @@ from planner.relation import (
     GIVEN_NAME,
     Filter,
     Mark,
+    Nothing,
     Ordered,
     Relation,
     Release,
@@ -123,10 +124,11 @@ class MarkCollector:
     ) -> Expression:
         """Add one test. Guarantee: a protected `other` is looked at for the same unit only."""
         kinds = (kind_of(self.relation), kind_of(other))
-        if kinds[1] is Kind.RELEASED or (kinds[1] is Kind.PROTECTED and
-                                         kinds[0] is not Kind.PROTECTED):
-            raise refused("nested-release", "this test would read an aggregate or patients' rows "
-                          "where there are none", "ask for the aggregate first", node)
+        if isinstance(self.relation, Nothing) or (
+            kinds[1] is Kind.PROTECTED and kinds[0] is not Kind.PROTECTED
+        ):
+            raise refused("subquery", "this test would read patients' rows for no patient",
+                          "SELECT COUNT(*) FROM patients WHERE EXISTS (...)", node)
         tie = kinds[1] is Kind.PROTECTED
         if tie and not any(a.domain.type in (Type.UNIT, Type.KEY) for a, _ in equal):
             raise refused("cross-patient-subquery", "this test would look at other patients' rows",

@@ -1,0 +1,192 @@
+"""A plan and what is already known of it in, all of its released columns out.
+
+A question may use one released answer inside another (a mean as a threshold): releases are filled
+in order, and an answer that is complete becomes a public constant for those that follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.answers import Answers, StoredAnswer
+from engine.database import Desk
+from engine.execution import Reader
+from engine.postprocess import ReleasedTable, Table, postprocess
+from engine.release import Released, add_noise, choose_keys, from_payload, to_payload
+from mechanisms.randomness import Randomness
+from planner.bind import Bound, Rows
+from planner.bounded_sql import given_sources
+from planner.canonical import key_of
+from planner.emit import GivenValues
+from planner.narrowing import Key
+from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
+from planner.relation import Release, walk_relations
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+Known = Mapping[str, Released]
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """Where post-processing happens: the desk, and the public tables of the snapshot."""
+
+    desk: Desk
+    database: DuckDBPyConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The answers that are already out for one version of the data."""
+
+    answers: Answers
+    data_version: str
+
+
+def recall(bound: Bound, plan: NoisePlan, kept: Kept, public: Public) -> Known:
+    """Find what is already answered at least as accurately as this plan would.
+
+    A column over chosen keys is given again only beside the same choice of keys, and one that
+    used another answer only beside the same answer. Columns that no row can move are known.
+    """
+    known: dict[str, Released] = {}
+    for release in plan.releases:
+        given = given_values(bound, plan, known, public)
+        if not _complete(bound, release, given):
+            continue
+        chosen = ""
+        if release.selection is not None:
+            key = key_of(release.selection.key, _uses(release, given))
+            found = _find(kept, key, release.selection)
+            if found is None:
+                continue
+            known[release.selection.key] = found
+            chosen = _fingerprint(found)
+        for column in release.measures:
+            if column.mechanism is Mechanism.EXACT:
+                known[column.key] = add_noise(column, keys_of(release, known), {}, None)
+                continue
+            found = _find(kept, key_of(column.key, chosen, _uses(release, given)), column)
+            if found is not None:
+                known[column.key] = found
+    return known
+
+
+def _find(kept: Kept, key: str, column: Priced) -> Released | None:
+    stored = kept.answers.find_best(key, kept.data_version, column.deviation)
+    return None if stored is None else from_payload(stored.payload)
+
+
+def fill(
+    bound: Bound, plan: NoisePlan, known: Known, reader: Reader, public: Public,
+    randomness: Randomness | None,
+) -> Known:
+    """Read what is missing and add noise to it, each column once however often it is used.
+
+    `randomness` None (testing only) adds none.
+    """
+    done = dict(known)
+    missing = frozenset(names_of(plan)) - frozenset(known)
+    for release in plan.releases:
+        given = given_values(bound, plan, done, public)
+        exact = reader.run(release, missing, given)
+        if release.selection is not None and release.selection.key not in done:
+            done[release.selection.key] = choose_keys(release, exact, randomness)
+        keys = keys_of(release, done)
+        for place, column in enumerate(release.measures):
+            if column.key not in done:
+                values = exact.columns.get(place, {})
+                done[column.key] = add_noise(column, keys, values, randomness)
+    return done
+
+
+def keep(
+    bound: Bound, plan: NoisePlan, before: Known, after: Known, kept: Kept, public: Public,
+    charge: int,
+) -> None:
+    """Keep what was just released, so that the same question is free for everybody."""
+    for release in plan.releases:
+        uses = _uses(release, given_values(bound, plan, after, public))
+        chosen = ""
+        if release.selection is not None:
+            chosen = _fingerprint(after[release.selection.key])
+            _store(kept, release.selection, key_of(release.selection.key, uses), before, after,
+                   charge)
+        for column in release.measures:
+            if column.mechanism is not Mechanism.EXACT:
+                _store(kept, column, key_of(column.key, chosen, uses), before, after, charge)
+
+
+def _store(
+    kept: Kept, column: Priced, key: str, before: Known, after: Known, charge: int
+) -> None:
+    if column.key not in before:
+        kept.answers.keep(StoredAnswer(
+            key, kept.data_version, column.deviation, to_payload(after[column.key]), charge
+        ))
+
+
+def given_values(bound: Bound, plan: NoisePlan, known: Known, public: Public) -> GivenValues:
+    """Compute the answers that are used further in, as far as their releases are known."""
+    given: dict[int, tuple[tuple[object, ...], ...]] = {}
+    for entry in bound.givens:
+        table = finish(entry.rows, bound, plan, known, public, given)  # type: ignore[arg-type]
+        if table is not None:
+            given[entry.source] = table.rows
+    return given  # type: ignore[return-value]
+
+
+def finish(
+    rows: Rows, bound: Bound, plan: NoisePlan, known: Known, public: Public,
+    given: GivenValues,
+) -> Table | None:
+    """Post-process the releases below some rows, or return None where one is not known yet."""
+    below = {n.source for n in walk_relations(rows.relation) if isinstance(n, Release)}
+    releases = [r for r in plan.releases if r.bounded.release.source in below]
+    if any(column.key not in known for r in releases for column in _columns(r)):
+        return None
+    tables = tuple(
+        ReleasedTable(
+            r.bounded.release.source, keys_of(r, known),
+            tuple(known[column.key] for column in r.measures),
+        )
+        for r in releases
+    )
+    return postprocess(rows, bound.releases, tables, public.desk, public.database, given)
+
+
+def keys_of(release: PricedRelease, known: Known) -> tuple[Key, ...]:
+    """Return the key set of a release: public, or as it was chosen."""
+    if release.bounded.keys is not None or release.selection is None:
+        return release.bounded.keys or ()
+    return known[release.selection.key].keys
+
+
+def names_of(plan: NoisePlan) -> tuple[str, ...]:
+    """Return the keys of all columns of a plan."""
+    return tuple(column.key for release in plan.releases for column in _columns(release))
+
+
+def _columns(release: PricedRelease) -> tuple[Priced, ...]:
+    chosen = () if release.selection is None else (release.selection,)
+    return (*release.measures, *chosen)
+
+
+def _complete(bound: Bound, release: PricedRelease, given: GivenValues) -> bool:
+    """Return whether every answer that a release uses is there."""
+    used = given_sources(release.bounded)
+    return all(entry.source in given for entry in bound.givens if entry.source in used)
+
+
+def _uses(release: PricedRelease, given: GivenValues) -> str:
+    """Name the given answers a release uses, by their values."""
+    used = given_sources(release.bounded)
+    return repr(sorted((source, rows) for source, rows in given.items() if source in used))
+
+
+def _fingerprint(chosen: Released) -> str:
+    """Name a released choice of keys, so that columns are kept beside the same choice only."""
+    return key_of(repr(chosen.keys))
