@@ -216,42 +216,55 @@ def _zipf(count: int, power: float) -> Any:
 # A code that stands for NULL, and one for a word that no policy knows.
 NULL, UNKNOWN = -1, -2
 NULL_ID = -1  # keys: becomes NULL when written
+NOBODY = 10**15  # a key that no parent row has
 NULL_DAY, LONG_AGO, FAR_AHEAD = -1_000_000, -40_000, 27_000  # days counted from FIRST_DAY
 
 
+# What is wrong with which share of the rows.
+DIRT: tuple[tuple[str, str, float, float], ...] = (
+    ("patients", "sex", 0.004, NULL),
+    ("patients", "sex", 0.002, UNKNOWN),
+    ("patients", "region", 0.004, NULL),
+    ("patients", "region", 0.002, UNKNOWN),
+    ("patients", "birth_year", 0.003, NULL),
+    ("patients", "birth_year", 0.001, 1850),
+    ("patients", "birth_year", 0.001, 2150),
+    ("visits", "patient_id", 0.003, NULL_ID),
+    ("visits", "patient_id", 0.005, NOBODY),
+    ("visits", "day", 0.005, NULL_DAY),
+    ("visits", "day", 0.001, LONG_AGO),
+    ("visits", "day", 0.001, FAR_AHEAD),
+    ("visits", "department", 0.005, NULL),
+    ("visits", "department", 0.002, UNKNOWN),
+    ("visits", "diagnosis", 0.01, NULL),
+    ("visits", "cost", 0.001, np.nan),
+    ("visits", "cost", 0.0005, np.inf),
+    ("visits", "cost", 0.0005, -np.inf),
+    ("visits", "cost", 0.001, -50.0),
+    ("visits", "cost", 0.001, 1e9),
+    ("visits", "los", 0.002, -3),
+    ("visits", "los", 0.002, 900),
+    ("labs", "visit_id", 0.001, NULL_ID),
+    ("labs", "visit_id", 0.003, NOBODY),
+    ("labs", "test", 0.002, UNKNOWN),
+    ("labs", "value", 0.002, np.nan),
+    ("labs", "value", 0.001, -1.0),
+    ("labs", "value", 0.001, 1e4),
+)
+
+
 def _soiled(rng: np.random.Generator, made: Mapping[str, Columns]) -> dict[str, Columns]:
-    """Spread the dirt of real exports, at least one row of each kind per block."""
-    people, visits, labs = (dict(made[name]) for name in ("patients", "visits", "labs"))
-
-    def spoil(table: Columns, column: str, rate: float, value: object) -> None:
-        table[column] = table[column].copy()
-        table[column][_some(rng, len(table[column]), rate)] = value
-
-    dirt: tuple[tuple[str, float, float], ...]
-    dirt = (
-        ("sex", 0.004, NULL), ("sex", 0.002, UNKNOWN), ("region", 0.004, NULL),
-        ("region", 0.002, UNKNOWN), ("birth_year", 0.001, 1850), ("birth_year", 0.001, 2150),
-        ("birth_year", 0.003, NULL),
-    ):  # fmt: skip
-        spoil(people, column, rate, value)
-    for column, rate, value in (
-        ("patient_id", 0.003, NULL_ID), ("patient_id", 0.005, 7), ("cost", 0.001, np.nan),
-        ("cost", 0.0005, np.inf), ("cost", 0.0005, -np.inf), ("cost", 0.001, -50.0),
-        ("cost", 0.001, 1e9), ("day", 0.001, LONG_AGO), ("day", 0.001, FAR_AHEAD),
-        ("day", 0.005, NULL_DAY), ("department", 0.002, UNKNOWN), ("department", 0.005, NULL),
-        ("diagnosis", 0.01, NULL), ("los", 0.002, -3), ("los", 0.002, 900),
-    ):  # fmt: skip
-        spoil(visits, column, rate, value)
-    for column, rate, value in (
-        ("visit_id", 0.001, NULL_ID), ("visit_id", 0.003, 10**15), ("test", 0.002, UNKNOWN),
-        ("value", 0.002, np.nan), ("value", 0.001, -1.0), ("value", 0.001, 1e4),
-    ):  # fmt: skip
-        spoil(labs, column, rate, value)
-    visits = _repeated(rng, visits, 0.002)
-    _share_visits(rng, visits, 0.0005)
-    people = _repeated(rng, people, 0.002)
-    spoil(people, "patient_id", 0.0005, NULL_ID)
-    return {"patients": people, "visits": visits, "labs": _repeated(rng, labs, 0.001)}
+    """Spread the dirt of real exports, a row or more of each kind per block."""
+    soiled = {name: {c: v.copy() for c, v in table.items()} for name, table in made.items()}
+    for table, column, rate, value in DIRT:
+        values = soiled[table][column]
+        values[_some(rng, len(values), rate)] = value
+    for table, rate in (("patients", 0.002), ("visits", 0.002), ("labs", 0.001)):
+        soiled[table] = _repeated(rng, soiled[table], rate)
+    _share_visits(rng, soiled["visits"], 0.0005)
+    people = soiled["patients"]["patient_id"]
+    people[_some(rng, len(people), 0.0005)] = NULL_ID
+    return soiled
 
 
 def _some(rng: np.random.Generator, count: int, rate: float) -> Any:
