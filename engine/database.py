@@ -128,7 +128,9 @@ def open_memory(memory: str = "1GB", threads: int = 1, seconds: float | None = N
     )
 
 
-def _connect(path: str, *, read_only: bool = False, settings: Mapping[str, str] | None = None) -> Connection:
+def _connect(
+    path: str, *, read_only: bool = False, settings: Mapping[str, str] | None = None
+) -> Connection:
     import duckdb
 
     fixed = {"python_enable_replacements": "false", "autoinstall_known_extensions": "false"}

@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 from planner.domain import NUMBERS, Type
 
 if TYPE_CHECKING:
-    from engine.postprocess import Cell, Interval
+    from engine.postprocess import Cell
     from engine.result import Result
     from mechanisms.loss import PrivacyLoss
     from planner.plan import Plan
+    from planner.uncertainty import Interval
 
 __all__ = [
     "NOT_PRIVATE", "Shown", "as_csv", "as_html", "as_json", "as_markdown", "as_text", "footer",
-    "noisy_columns", "plan_json", "price_words", "printable", "show",
+    "loss_json", "noisy_columns", "plan_json", "price_words", "printable", "show",
 ]
 
 ROWS_SHOWN = 40
@@ -52,7 +53,9 @@ class Shown:
 # ---- one number ---------------------------------------------------------------------------
 
 
-def show(value: Cell, interval: Interval, kind: Type = Type.REAL, noisy: bool = True) -> Shown:
+def show(
+    value: Cell, interval: Interval | None, kind: Type = Type.REAL, noisy: bool = True
+) -> Shown:
     """Round one cell honestly: `1,235 ± 41`, or `1.2 (1.0 .. 1.7)` where the sides differ.
 
     `± ?` stands for a noisy number whose error is not known.
@@ -71,7 +74,10 @@ def show(value: Cell, interval: Interval, kind: Type = Type.REAL, noisy: bool = 
     shown = _rounded(number, place, ROUND_HALF_EVEN)
     below, above = _EXACT.subtract(number, low), _EXACT.subtract(high, number)
     if abs(_EXACT.subtract(below, above)) <= half * Decimal(_ALIKE):
-        reach = max(_EXACT.subtract(high, shown), _EXACT.subtract(shown, low))
+        # All of the same width look alike: each pays for the largest rounding of its value.
+        is_whole = place == 0 and kind is Type.INTEGER and isinstance(value, int)
+        slack = Decimal(0) if is_whole else _EXACT.scaleb(Decimal(5), place - 1)
+        reach = _EXACT.add(max(below, above), slack)
         return Shown(_commas(shown), f"± {_commas(_rounded(reach, place, ROUND_CEILING))}")
     ends = (_rounded(low, place, ROUND_FLOOR), _rounded(high, place, ROUND_CEILING))
     return Shown(_commas(shown), f"({_commas(ends[0])} .. {_commas(ends[1])})")
@@ -84,8 +90,7 @@ def _decimal(value: float) -> Decimal:
 
 def _rounded(value: Decimal, place: int, rounding: str) -> Decimal:
     """Round to a multiple of 10**place."""
-    units = _EXACT.scaleb(value, -place).to_integral_value(rounding, _EXACT)
-    return _EXACT.scaleb(units, place)
+    return value.quantize(Decimal((0, (1,), place)), rounding, _EXACT)
 
 
 def _commas(value: Decimal) -> str:
@@ -136,7 +141,7 @@ def footer(result: Result) -> str:
     count = len(result)
     parts = ["1 row" if count == 1 else f"{count:,} rows"]
     if any(release.keys == "selected" for release in result.plan.releases):
-        parts[0] += " (groups are chosen privately: small ones are not shown)"
+        parts[0] += " (small groups are hidden)"
     elif result.plan.groups is not None and result.plan.groups not in (1, count):
         parts[0] += f" of {result.plan.groups:,} public groups"
     if not result.is_private:
@@ -273,7 +278,7 @@ def _scale(result: Result, column: int) -> tuple[float, float]:
     return min([0.0, *ends]), max([0.0, *ends])
 
 
-def _html_cell(cell: Shown, interval: Interval, scale: tuple[float, float] | None) -> str:
+def _html_cell(cell: Shown, interval: Interval | None, scale: tuple[float, float] | None) -> str:
     text = escape(printable(cell.value))
     if cell.spread:
         text += f' <span style="{_QUIET}">{escape(cell.spread)}</span>'
@@ -297,7 +302,8 @@ def as_csv(result: Result) -> str:
     NULL is an empty field, an empty text is `""`.
     """
     names, rows = _wide(result)
-    lines = [",".join(map(_csv_field, line)) for line in (list(names), *rows)]
+    head: list[Cell] = list(names)
+    lines = [",".join(map(_csv_field, line)) for line in [head, *rows]]
     return "\n".join(lines)
 
 
@@ -315,7 +321,7 @@ def as_json(result: Result) -> str:
     found = {
         "is_private": result.is_private,
         "cached": result.cached,
-        "cost": _loss_json(result.cost),
+        "cost": loss_json(result.cost),
         "columns": list(names),
         "rows": [dict(zip(names, map(_json_value, row), strict=True)) for row in rows],
         "plan": plan_json(result.plan, with_sql=False),
@@ -327,8 +333,8 @@ def plan_json(plan: Plan, with_sql: bool = True) -> dict[str, Any]:
     """Return a plan as plain JSON values."""
     found: dict[str, Any] = {
         "question": plan.question,
-        "cost": _loss_json(plan.cost),
-        "full_cost": _loss_json(plan.full_cost),
+        "cost": loss_json(plan.cost),
+        "full_cost": loss_json(plan.full_cost),
         "groups": plan.groups,
         "expected_error": dict(plan.expected_error),
         "releases": [_finite(asdict(release)) for release in plan.releases],
@@ -338,7 +344,8 @@ def plan_json(plan: Plan, with_sql: bool = True) -> dict[str, Any]:
     return found
 
 
-def _loss_json(loss: PrivacyLoss) -> dict[str, float]:
+def loss_json(loss: PrivacyLoss) -> dict[str, float]:
+    """Return a price as plain JSON values."""
     return {"epsilon": loss.epsilon, "delta": loss.delta, "rdp": loss.rdp}
 
 

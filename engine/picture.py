@@ -88,8 +88,9 @@ def draw(result: Result, column: str | None = None) -> Figure:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if len(chart.series) > 1:
-        axes.legend(title=_label(chart.series_name), frameon=False)
-    caption = footer(result).replace("± is the noise at 95 %", "bars of error: the noise at 95 %")
+        axes.legend(title=_label(chart.series_name), frameon=False, loc="upper left",
+                    bbox_to_anchor=(1, 1))
+    caption = footer(result).replace("± is the noise at 95 %", "error bars: the noise at 95 %")
     figure.supxlabel(_label(caption + chart.note, 400), fontsize=8, color="#777777", x=0.01,
                      ha="left")
     if not result.is_private:
@@ -239,14 +240,16 @@ def _draw_bars(axes: Axes, chart: Chart, *, across: bool) -> None:
         axes.axhline(0, color="#333333", linewidth=0.8)
         axes.set_xlabel(_label(chart.place_name))
         axes.yaxis.set_major_formatter(_number)
+        spare = max(0.0, (3 - len(labels)) / 2)  # one bar alone is not a wall
+        axes.set_xlim(-0.6 - spare, len(labels) - 0.4 + spare)
 
 
 def _draw_points(axes: Axes, chart: Chart) -> None:
     for i, name in enumerate(chart.series):
         marks = sorted((m for m in chart.marks if m.series == name), key=_order)
         axes.errorbar(
-            cast(Any, [m.place for m in marks]), [m.value for m in marks], yerr=_errors(marks), fmt="o-",
-            markersize=3.5, linewidth=1, capsize=2, elinewidth=1, label=_label(name),
+            cast(Any, [m.place for m in marks]), [m.value for m in marks], yerr=_errors(marks),
+            fmt="o-", markersize=3.5, linewidth=1, capsize=2, elinewidth=1, label=_label(name),
             color=COLOURS[i % len(COLOURS)],
         )
     axes.axhline(0, color="#333333", linewidth=0.8)
