@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from engine.release import Released
 from planner.bind import Rows
 from planner.domain import Type, Value
 from planner.emit import GivenValues, outer_statement, public_scans, release_table
-from planner.expression import Column, columns_of
+from planner.expression import Column, Expression, columns_of
 from planner.functions.calendar import SQL_TYPES
 from planner.relation import Release
 from planner.uncertainty import Interval, confidence_of, interval_of, noisy_columns
@@ -68,7 +69,7 @@ def postprocess(
     expressions = [expression for _, expression in outputs]
     intervals = []
     for row in answer.rows:
-        values = dict(zip(hidden, row[count:], strict=True))
+        values: dict[Expression, Value | None] = dict(zip(hidden, row[count:], strict=True))
         intervals.append(tuple(
             interval_of(expression, values, width) if width else None
             for expression, width in zip(expressions, widths, strict=True)
@@ -101,7 +102,9 @@ def _value(value: object, kind: Type) -> Cell:
 
 
 def _desk_table(release: Release, table: ReleasedTable) -> DeskTable:
-    names, types, values = [], [], []
+    names: list[str] = []
+    types: list[str] = []
+    values: list[Sequence[object]] = []
     for i, key in enumerate(release.keys):
         names.append(f"k{i + 1}")
         types.append(SQL_TYPES.get(key.domain.type, "VARCHAR"))

@@ -14,7 +14,7 @@ from itertools import product
 from math import ceil, floor, prod
 
 from planner.domain import MEMBERS_MAX, Domain, Type, Value
-from planner.expression import Call, Column, Expression, Literal, columns_of, replaced
+from planner.expression import Call, Column, Expression, Literal, columns_of
 from planner.functions import FUNCTIONS, NotEnumerable, Unfit, evaluate, rebuilt
 from planner.relation import Filter, How, Join, Relation, Scan, walk_relations
 
@@ -300,7 +300,10 @@ def _gather(
 def _original(node: Expression, mapping: Mapping[Expression, Expression]) -> Expression:
     """Return the node as the facts know it, before its columns were narrowed."""
     back = {new: old for old, new in mapping.items()}
-    return replaced(node, back) if isinstance(node, Call) else back.get(node, node)
+    try:
+        return rebuilt(node, back)
+    except Unfit:
+        return node
 
 
 def _surviving(

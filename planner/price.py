@@ -331,4 +331,5 @@ def _added_up(
 
 
 def _without_noise(bounded: BoundedMeasure, release: BoundedRelease) -> Priced:
-    return Priced(bounded, Mechanism.EXACT, Grid(1.0, 0, 0), 0.0, 0, 0, "")
+    key = _answer_key(bounded, release)
+    return Priced(bounded, Mechanism.EXACT, Grid(1.0, 0, 0), 0.0, 0, 0, key)
