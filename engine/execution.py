@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.database import run as run_statement
 from engine.ledger import Ledger, Receipt
-from planner.bounded_sql import SELECTION, statements
+from planner.bounded_sql import SELECTION, SPREAD_OUT, statements
 from planner.emit import GivenValues
 from planner.narrowing import Key
 from planner.price import NoisePlan, PricedRelease
@@ -58,6 +58,9 @@ class Reader:
             if not any(_column(release, place) in wanted for place in statement.places):
                 continue
             answer = run_statement(self.database, statement.sql)
+            if _is_spread_out(release, statement.places[0]):
+                columns[statement.places[0]] = _bins(answer.rows, keys)
+                continue
             for offset, place in enumerate(statement.places):
                 columns[place] = {
                     tuple(row[:keys]): row[keys + offset] or 0 for row in answer.rows
@@ -81,6 +84,20 @@ def open_unpaid(
     if insecure_testing is not True:
         raise PermissionError("rows are read against a receipt; there is none")
     return Reader(plan, database, _MADE_HERE)
+
+
+def _is_spread_out(release: PricedRelease, place: int) -> bool:
+    return place != SELECTION and (
+        release.measures[place].bounded.measure.aggregate in SPREAD_OUT
+    )
+
+
+def _bins(rows: list[tuple[Any, ...]], keys: int) -> dict[Key, dict[Any, int]]:
+    """Gather the counts of each group's bins."""
+    found: dict[Key, dict[Any, int]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[:keys]), {})[row[keys]] = row[keys + 1]
+    return found
 
 
 def _column(release: PricedRelease, place: int) -> str:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.database import Desk, DeskTable, quoted
 from engine.database import run as run_statement
+from engine.readings import read
 from engine.release import Released
 from planner.bind import Rows
 from planner.domain import Type, Value
 from planner.emit import GivenValues, outer_statement, public_scans, release_table
-from planner.expression import Column, Expression, columns_of
+from planner.expression import Column, Expression, columns_of, replaced
+from planner.functions import NotEnumerable, evaluate
 from planner.functions.calendar import SQL_TYPES
 from planner.relation import Release
-from planner.uncertainty import Interval, confidence_of, interval_of, noisy_columns
+from planner.uncertainty import (
+    Interval,
+    confidence_of,
+    derived_columns,
+    ends_of,
+    interval_of,
+    noisy_columns,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,10 +62,13 @@ def postprocess(
     public tables only; `given` are released answers that this statement uses as constants.
     """
     relation, outputs = rows.relation, rows.outputs
-    noisy = [noisy_columns(expression, relation) for _, expression in outputs]
+    statistics = derived_columns(relation)
+    # A statistic's interval follows from the measures it was computed from.
+    expressions = [replaced(expression, statistics) for _, expression in outputs]
+    noisy = [noisy_columns(expression, relation) for expression in expressions]
     hidden = tuple(dict.fromkeys(
-        column for (_, expression), measures in zip(outputs, noisy, strict=True) if measures
-        for column in columns_of(expression)
+        column for expression, measures in zip(expressions, noisy, strict=True) if measures
+        for read_ in columns_of(expression) for column in (read_, *ends_of(read_))
     ))
     by_source = {release.source: release for release in releases}
     loaded = {release_table(t.source): _desk_table(by_source[t.source], t) for t in tables}
@@ -66,7 +78,6 @@ def postprocess(
     types = tuple(expression.domain.type for _, expression in outputs)
     count = len(outputs)
     widths = [_widths(measures, tables) for measures in noisy]
-    expressions = [expression for _, expression in outputs]
     intervals = []
     for row in answer.rows:
         values: dict[Expression, Value | None] = dict(zip(hidden, row[count:], strict=True))
@@ -89,7 +100,9 @@ def _widths(
     by_source = {table.source: table for table in tables}
     confidence = confidence_of(max(len(measures), 1))
     return {
-        column: by_source[column.source].measures[int(column.name[1:]) - 1].half_width(confidence)
+        column: 0.0 if ends_of(column) else (
+            by_source[column.source].measures[int(column.name[1:]) - 1].half_width(confidence)
+        )
         for column in measures
     }
 
@@ -110,14 +123,63 @@ def _desk_table(release: Release, table: ReleasedTable) -> DeskTable:
         types.append(SQL_TYPES.get(key.domain.type, "VARCHAR"))
         values.append([row[i] for row in table.keys])
     for i, measure in enumerate(table.measures):
+        if measure.width != 1:
+            continue  # a tree's counts are read, not shown
         numbers = measure.numbers()
         whole = all(isinstance(n, int) and abs(n) < 2**62 for n in numbers)
         names.append(f"m{i + 1}")
         types.append("BIGINT" if whole else "DOUBLE")
         values.append(numbers)
+    for name, kind, column in (*_readings(release, table), *_statistics(release, table)):
+        names.append(name)
+        types.append(kind)
+        values.append(column)
     if not names:
         names, types, values = ["one"], ["BIGINT"], [[1] * len(table.keys)]
     return DeskTable(tuple(names), tuple(types), tuple(values))
+
+
+def _readings(
+    release: Release, table: ReleasedTable
+) -> list[tuple[str, str, Sequence[object]]]:
+    """Return the columns q1, q1_low, q1_high, ... read off trees and histograms."""
+    found: list[tuple[str, str, Sequence[object]]] = []
+    for i, quantile in enumerate(release.quantiles):
+        (column,) = read(table.measures[quantile.place], release.measures[quantile.place],
+                         (quantile,))
+        kind = SQL_TYPES.get(quantile.domain.type, "VARCHAR")
+        for j, suffix in enumerate(("", "_low", "_high")):
+            found.append((f"q{i + 1}{suffix}", kind, [entry[j] for entry in column]))
+    return found
+
+
+def _statistics(
+    release: Release, table: ReleasedTable
+) -> list[tuple[str, str, Sequence[object]]]:
+    """Return the columns d1, ... computed from measures, row by row.
+
+    They are computed here and not in SQL, where a formula of fractions of fractions would grow
+    exponentially as text.
+    """
+    numbers = {
+        release.measure_column(i): measure.numbers()
+        for i, measure in enumerate(table.measures) if measure.width == 1
+    }
+    found: list[tuple[str, str, Sequence[object]]] = []
+    for i, expression in enumerate(release.derived):
+        column = [
+            _evaluated(expression, {c: values[row] for c, values in numbers.items()})
+            for row in range(len(table.keys))
+        ]
+        found.append((f"d{i + 1}", "DOUBLE", column))
+    return found
+
+
+def _evaluated(expression: Expression, values: Mapping[Expression, Value | None]) -> Value | None:
+    try:
+        return evaluate(expression, values)
+    except NotEnumerable:
+        return None  # a result beyond any double
 
 
 def _public_tables(rows: Rows, database: DuckDBPyConnection) -> dict[str, DeskTable]:

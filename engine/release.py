@@ -10,11 +10,14 @@ from typing import Any
 
 from engine.execution import Exact
 from mechanisms import gaussian, laplace
+from mechanisms.quantile_tree import NODES, node_counts
 from mechanisms.randomness import Randomness
-from planner.bounded_sql import SELECTION
+from planner.bounded_sql import SELECTION, SPREAD_OUT
+from planner.bounding import Shape
 from planner.domain import Value
 from planner.narrowing import Key
 from planner.price import Mechanism, Priced, PricedRelease
+from planner.relation import Aggregate
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class Released:
     mechanism: Mechanism
     scale: float
     step: float
+    width: int = 1  # numbers for each key, one key's after another's
+    exact: tuple[Mapping[Any, int], ...] = ()  # insecure testing only: each key's values
 
     def numbers(self) -> list[int | float]:
         """The column in its own units; whole where the grid is whole."""
@@ -79,6 +84,9 @@ def add_noise(
     the sensitivity was computed: the sum of two integers is exact. `randomness` None means no
     noise and is reached in insecure testing only.
     """
+    aggregate = priced.bounded.measure.aggregate
+    if aggregate in SPREAD_OUT:
+        return _spread_out(priced, keys, exact, randomness)
     noise = _noise(priced, len(keys), randomness)
     if priced.mechanism is Mechanism.EXACT and priced.grid.low == priced.grid.high == 0 and (
         randomness is not None
@@ -87,6 +95,31 @@ def add_noise(
     else:
         values = tuple(exact.get(key, 0) + z for key, z in zip(keys, noise, strict=True))
     return Released(keys, values, priced.mechanism, priced.scale, priced.grid.step)
+
+
+def _spread_out(
+    priced: Priced, keys: tuple[Key, ...], exact: Mapping[Key, Any], randomness: Randomness | None
+) -> Released:
+    """Return a tree's or histogram's counts, every node and every value with noise of its own."""
+    if priced.bounded.strategy.shape is Shape.UNBOUNDED:
+        raw = tuple(exact.get(key, {}) for key in keys)
+        return Released(keys, (), priced.mechanism, priced.scale, 1.0, 0, raw)
+    measure = priced.bounded.measure
+    members: tuple[Value, ...] = ()
+    if measure.aggregate is Aggregate.HISTOGRAM and measure.argument is not None:
+        members = measure.argument.domain.members() or ()
+    width = NODES if measure.aggregate is Aggregate.TREE else len(members)
+    noise = _noise(priced, width * len(keys), randomness)
+    values: list[int] = []
+    for i, key in enumerate(keys):
+        bins = exact.get(key, {})
+        counts = (
+            node_counts(bins).tolist() if measure.aggregate is Aggregate.TREE
+            else [bins.get(member, 0) for member in members]
+        )
+        values.extend(n + z for n, z in zip(counts, noise[i * width : (i + 1) * width],
+                                            strict=True))
+    return Released(keys, tuple(values), priced.mechanism, priced.scale, 1.0, width)
 
 
 def _noise(priced: Priced, size: int, randomness: Randomness | None) -> list[int]:
@@ -118,6 +151,7 @@ def to_payload(released: Released) -> bytes:
         "mechanism": released.mechanism.value,
         "scale": released.scale.hex(),
         "step": released.step.hex(),
+        "width": released.width,
     }, separators=(",", ":")).encode()
 
 
@@ -132,6 +166,7 @@ def from_payload(payload: bytes) -> Released:
         Mechanism(found["mechanism"]),
         float.fromhex(found["scale"]),
         float.fromhex(found["step"]),
+        int(found["width"]),
     )
 
 

@@ -13,12 +13,13 @@ from itertools import count
 from sqlglot import exp
 
 from planner.catalog import Catalog, Kind
+from planner.collector import Collector
 from planner.domain import Type
 from planner.expression import Column, Expression, Literal, columns_of, is_per_unit, replaced
 from planner.functions import Unfit, make
 from planner.functions.logic import united
 from planner.joins import bind_from, same_column
-from planner.measures import Collector, bind_measure, bind_summary
+from planner.measures import bind_measure, bind_summary
 from planner.parse import Parsed
 from planner.refusal import Refused
 from planner.relation import (
@@ -392,7 +393,8 @@ def _bind_aggregated(part: _Part) -> Rows:
 
     def grouped(below: Relation) -> Relation:
         if part.kind is Kind.PROTECTED:
-            return Release(collector.source, below, keys, tuple(collector.measures))
+            return Release(collector.source, below, keys, tuple(collector.measures),
+                           tuple(collector.quantiles), tuple(collector.derived))
         return Summary(collector.source, below, keys, tuple(collector.aggregates))
 
     return _above_groups(part, columns, collector.source,

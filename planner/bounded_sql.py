@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
+from math import ceil
 
-from planner.bounding import BoundedMeasure, BoundedRelease, Shape, Strategy
+from mechanisms.quantile_tree import LEAVES
+from planner.bounding import LIMITED, BoundedMeasure, BoundedRelease, Shape, Strategy
+from planner.domain import Domain, Type
 from planner.emit import GivenValues, Printer, column_name, literal, printer_for
 from planner.expression import Column, Expression
 from planner.functions.entry import number
 from planner.relation import Aggregate, Measure, Release, ranks_of, unit_of
 
 SELECTION = -1
+# These give many numbers per group: the statement has one more column, the bin.
+SPREAD_OUT = frozenset({Aggregate.TREE, Aggregate.HISTOGRAM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +62,9 @@ def statements(
         entries.append((SELECTION, bounded.selection))
     for place, measure in entries:
         strategy = measure.strategy
-        distinct = measure.measure.aggregate is Aggregate.DISTINCT
-        if distinct and strategy.shape is Shape.UNIT_CLIP:
+        aggregate = measure.measure.aggregate
+        limited = aggregate in LIMITED and strategy.shape is Shape.UNIT_CLIP
+        if limited or aggregate in SPREAD_OUT:
             alone.append([(place, measure)])
         else:
             by_strategy.setdefault(strategy, []).append((place, measure))
@@ -90,6 +97,8 @@ def _print(
     if strategy.shape is Shape.UNIT_CLIP:
         extra.extend(_ranks(strategy))
     printer = printer_for(relation, read, extra, given)
+    if measures[0].aggregate in SPREAD_OUT:
+        return _by_bins(printer, release, strategy, measures[0])
     if strategy.shape is not Shape.UNIT_CLIP:
         return _by_rows(printer, release, strategy, measures, grids)
     if measures[0].aggregate is Aggregate.DISTINCT:
@@ -242,3 +251,57 @@ def _by_values(
     return f"SELECT {shown} FROM {body}{_group_by(len(keys))}"
 
 
+
+
+def _by_bins(printer: Printer, release: Release, strategy: Strategy, measure: Measure) -> str:
+    """Count rows per group and bin; with UNIT_CLIP only `rows` of a unit's rows are read."""
+    unit = column_name(unit_of(strategy.relation))
+    keys = [f"k{i + 1}" for i in range(len(release.keys))]
+    inner = [f"{printer.key(key)} AS {name}" for key, name in zip(release.keys, keys, strict=True)]
+    exact = strategy.shape is Shape.UNBOUNDED and measure.argument is not None
+    bin_ = printer.scalar(measure.argument) if exact else _bin(printer, measure)  # type: ignore[arg-type]
+    inner.append(f"{bin_} AS b")
+    where = f" WHERE {printer.conditions(measure.conditions)}" if measure.conditions else ""
+    source = printer.relation(strategy.relation)
+    body = f"(SELECT {', '.join(inner)} FROM {source}{where})"
+    if strategy.shape is Shape.UNIT_CLIP:
+        inner += [f"{unit} AS u", f"{_rank(strategy)} AS r"]
+        body = _first_of_unit(f"(SELECT {', '.join(inner)} FROM {source}{where})",
+                              (*keys, "b"), strategy.rows)
+    shown = ", ".join((*keys, "b", "COUNT(*) AS m1"))
+    return f"SELECT {shown} FROM {body}{_group_by(len(keys) + 1)}"
+
+
+def _bin(printer: Printer, measure: Measure) -> str:
+    """Print the leaf of a tree that a value falls into, or the value itself for a histogram."""
+    argument = measure.argument
+    if argument is None:
+        return "0"
+    if measure.aggregate is Aggregate.HISTOGRAM:
+        return printer.key(argument)
+    low, width = leaf_scale(argument.domain)
+    if argument.domain.type is Type.DATE:
+        value = f"CAST(date_diff('day', {literal(argument.domain.low)}, " \
+                f"{printer.scalar(argument)}) AS DOUBLE)"
+    else:
+        value = f"({number(printer.scalar(argument), argument)} - {literal(low)})"
+    leaf = f"TRY_CAST(floor({value} / {literal(width)}) AS BIGINT)"
+    return f"LEAST(GREATEST({leaf}, 0), {LEAVES - 1})"
+
+
+def leaf_scale(domain: Domain) -> tuple[float, float]:
+    """Return the lower end of a tree's interval and the width of one leaf (days for dates).
+
+    Whole numbers and days get a whole width, so that a leaf holds whole values.
+    """
+    if domain.type is Type.DATE:
+        if not isinstance(domain.low, date) or not isinstance(domain.high, date):
+            raise ValueError("a tree over dates needs bounds")
+        days = (domain.high - domain.low).days + 1
+        return 0.0, float(max(1, ceil(days / LEAVES)))
+    ends = domain.interval
+    if ends is None:
+        raise ValueError("a tree needs bounds")
+    if domain.type is Type.INTEGER:
+        return float(ends[0]), float(max(1, ceil((ends[1] - ends[0] + 1) / LEAVES)))
+    return float(ends[0]), max((ends[1] - ends[0]) / LEAVES, 1e-300)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import ceil
 
+from mechanisms.quantile_tree import LEVELS
 from planner.expression import Call, Expression, is_per_unit
 from planner.narrowing import Key, facts_of, key_count, public_keys
 from planner.refusal import Refused
@@ -24,6 +25,11 @@ from planner.relation import (
     protected_scans,
     rows_max,
 )
+
+# What cannot be clipped after adding up: a unit's rows (or values) are cut off instead.
+LIMITED = frozenset({Aggregate.DISTINCT, Aggregate.TREE, Aggregate.HISTOGRAM})
+# A quantile needs the shape of a distribution, not its size: fewer rows of a patient, less noise.
+QUANTILE_ROWS = 8
 
 
 class Shape(Enum):
@@ -64,15 +70,23 @@ class Strategy:
         most `groups` groups. By clipping: each of at most `groups` parts lies within
         `rows * largest`. A count of distinct values moves by at most the unit's rows.
         """
-        if self.shape is Shape.UNIT_CLIP and measure.aggregate is Aggregate.DISTINCT:
-            return self.rows, self.rows**2  # the SQL keeps `rows` values a unit, over all groups
+        if self.shape is Shape.UNIT_CLIP and measure.aggregate in LIMITED:
+            return self._by_rows(measure, 1)  # the SQL keeps `rows` rows or values of a unit
         if measure.aggregate is Aggregate.UNITS:
             return self.groups, self.groups
         if self.shape is Shape.UNIT_CLIP:
             part = self.rows * largest
             return self.groups * part, self.groups * part**2
+        return self._by_rows(measure, largest)
+
+    def _by_rows(self, measure: Measure, largest: int) -> tuple[int, int]:
+        """Sensitivity where a unit has at most `rows` rows or values, over all groups.
+
+        In a tree each row counts once on every level, so a unit moves each level by `rows`.
+        """
         total = self.rows * largest
-        return total, total**2
+        levels = LEVELS if measure.aggregate is Aggregate.TREE else 1
+        return levels * total, levels * total**2
 
     def words(self) -> str:
         """Say the bound in words, for explain."""
@@ -154,6 +168,8 @@ def _choose(
     """Take the valid strategy with the least noise, and among equals the cheapest to run."""
     relation = release.input
     allowed = check_rows(rows, relation)
+    if rows is None and measure.aggregate in (Aggregate.TREE, Aggregate.HISTOGRAM):
+        allowed = min(allowed, QUANTILE_ROWS)
     most = rows_max(relation)
     groups = _groups_touched(release, keys)
     if most == 1:
@@ -170,7 +186,7 @@ def _choose(
         return _by_rank(relation, driver, allowed, most, groups)
     if measure.aggregate is Aggregate.UNITS:
         return Strategy(Shape.UNIT_CLIP, relation, 1, allowed, limit_groups=True)
-    if measure.aggregate is Aggregate.DISTINCT:
+    if measure.aggregate in LIMITED:
         return Strategy(Shape.UNIT_CLIP, relation, allowed, allowed)
     touched = allowed if groups is None else min(groups, allowed)
     return Strategy(Shape.UNIT_CLIP, relation, ceil(allowed / touched), touched,

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from sqlglot import exp
 
+from planner.collector import (
+    Collector,
+    bounded_value,
+    count_of,
+    count_rows,
+    sorted_conditions,
+    with_domain,
+)
 from planner.domain import Domain, Type, integer, real
-from planner.expression import Call, Column, Expression
+from planner.expression import Column, Expression
 from planner.functions import make
+from planner.moments import MOMENTS, bind_moment
 from planner.narrowing import narrowed_interval
-from planner.relation import Aggregate, Measure, Relation, measure_domain
-from planner.scalar import Scalars, bind_condition, bind_scalar, conjuncts, constant, short
+from planner.quantiles import mode_argument, reading_domain, reading_of, tree_argument
+from planner.relation import Aggregate, Measure, Quantile, Reading
+from planner.scalar import bind_condition, bind_scalar, conjuncts, constant, short
 from planner.scope import claim, refused
-
-
-@dataclass(slots=True)
-class Collector:
-    """The measures of one GROUP BY as they are found; equal ones are measured once."""
-
-    source: int
-    inner: Scalars
-    relation: Relation
-    measures: list[Measure] = field(default_factory=list)
-    aggregates: list[tuple[str, bool, Expression | None, tuple[Expression, ...]]] = field(
-        default_factory=list
-    )
-
-    def measure(self, measure: Measure) -> Column:
-        """Return the released column of a measure, adding it when it is new."""
-        if measure not in self.measures:
-            self.measures.append(measure)
-        place = self.measures.index(measure)
-        return Column(self.source, f"m{place + 1}", measure_domain(measure))
 
 
 def bind_measure(node: exp.Expression, collector: Collector) -> Expression:
@@ -43,12 +31,46 @@ def bind_measure(node: exp.Expression, collector: Collector) -> Expression:
     if isinstance(node, exp.CountIf):
         claim(node, "this")
         extra = bind_condition(node.this, collector.inner)
-        return collector.measure(_rows((*conditions, extra)))
+        return collector.measure(count_rows((*conditions, extra)))
+    if isinstance(node, exp.ApproxDistinct):
+        claim(node, "this")
+        return _distinct(node.this, conditions, collector, node)
     if isinstance(node, exp.Sum | exp.Avg):
         return _sum(node, conditions, collector)
+    if isinstance(node, MOMENTS):
+        return bind_moment(node, conditions, collector)
+    found = reading_of(node)
+    if found is not None:
+        return _reading(node, found, conditions, collector)
     name = node.sql_name() if isinstance(node, exp.Func) else node.key.upper()
     raise refused("unknown-aggregate", f"{name} is not answered over patients' rows yet",
-                  "COUNT, SUM, AVG, COUNT(DISTINCT ...)", node)
+                  "COUNT, SUM, AVG, MEDIAN, QUANTILE_CONT, MIN, MAX, MODE, STDDEV, CORR", node)
+
+
+def _reading(
+    node: exp.Expression, found: tuple[exp.Expression, tuple[tuple[Reading, float], ...]],
+    conditions: tuple[Expression, ...], collector: Collector,
+) -> Expression:
+    """Bind a quantile, MIN, MAX or MODE: one tree serves all quantiles of a value."""
+    inner, ((reading, share),) = found
+    if isinstance(inner, exp.Distinct):
+        raise refused("types", "DISTINCT is not answered here", "leave out DISTINCT", node)
+    value = bind_scalar(inner, collector.inner)
+    name = node.sql_name() if isinstance(node, exp.Func) else "a quantile"
+    if reading is Reading.MODE:
+        aggregate = mode_argument(value, node)
+    else:
+        ends = narrowed_interval(value, collector.relation, conditions) if (
+            value.domain.is_number) else None
+        aggregate = tree_argument(value, ends, name, node)
+        if ends is not None and value.domain.interval != ends:
+            kind = integer if value.domain.type is Type.INTEGER else real
+            value = with_domain(value, kind(ends[0], ends[1], value.domain.nullable))
+    if value.domain.nullable:
+        conditions = (*conditions, make("not", make("is_null", value)))
+    measure = Measure(aggregate, value, sorted_conditions(conditions))
+    place = int(collector.measure(measure).name[1:]) - 1
+    return collector.reading(Quantile(place, reading, share, reading_domain(value, reading)))
 
 
 def _filter(
@@ -64,46 +86,35 @@ def _filter(
     return node.this, tuple(parts)
 
 
-def _rows(conditions: tuple[Expression, ...]) -> Measure:
-    return Measure(Aggregate.COUNT, None, _sorted(conditions))
-
-
-def _sorted(conditions: tuple[Expression, ...]) -> tuple[Expression, ...]:
-    if not conditions:
-        return ()
-    both = make("and", *conditions) if len(conditions) > 1 else conditions[0]
-    return both.arguments if isinstance(both, Call) and both.function == "and" else (both,)
-
-
 def _count(
     node: exp.Count, conditions: tuple[Expression, ...], collector: Collector
 ) -> Expression:
     claim(node, "this", "big_int")
     inner = node.this
     if inner is None or isinstance(inner, exp.Star):
-        return collector.measure(_rows(conditions))
+        return collector.measure(count_rows(conditions))
     if not isinstance(inner, exp.Distinct):
         value = bind_scalar(inner, collector.inner)
-        return collector.measure(_count_of(value, conditions))
+        return collector.measure(count_of(value, conditions))
     claim(inner, "expressions")
     if len(inner.expressions) != 1:
         raise refused("types", "COUNT(DISTINCT a, b) is not answered",
                       "COUNT(DISTINCT a || '/' || b)", node)
-    value = bind_scalar(inner.expressions[0], collector.inner)
+    return _distinct(inner.expressions[0], conditions, collector, node)
+
+
+def _distinct(
+    inner: exp.Expression, conditions: tuple[Expression, ...], collector: Collector,
+    node: exp.Expression,
+) -> Expression:
+    value = bind_scalar(inner, collector.inner)
     if value.domain.type is Type.IMAGE:
         raise refused("types", "images are not counted by value", "COUNT(x)", node)
     if value.domain.nullable:
         conditions = (*conditions, make("not", make("is_null", value)))
     if value.domain.type is Type.UNIT:
-        return collector.measure(Measure(Aggregate.UNITS, None, _sorted(conditions)))
-    return collector.measure(Measure(Aggregate.DISTINCT, value, _sorted(conditions)))
-
-
-def _count_of(value: Expression, conditions: tuple[Expression, ...]) -> Measure:
-    """COUNT(x) counts rows where x is not NULL: one canonical form for both spellings."""
-    if value.domain.nullable:
-        conditions = (*conditions, make("not", make("is_null", value)))
-    return _rows(conditions)
+        return collector.measure(Measure(Aggregate.UNITS, None, sorted_conditions(conditions)))
+    return collector.measure(Measure(Aggregate.DISTINCT, value, sorted_conditions(conditions)))
 
 
 def _sum(
@@ -118,43 +129,16 @@ def _sum(
     if not (value.domain.is_number or value.domain.type is Type.BOOLEAN):
         raise refused("types", f"{name} needs numbers, {short(node.this)} is a "
                       f"{value.domain.type.value}", "COUNT(DISTINCT ...)", node)
-    value, ends = _bounded(value, conditions, collector, node, name)
+    value, ends = bounded_value(value, conditions, collector, node, name)
     if isinstance(node, exp.Sum):
-        return collector.measure(Measure(Aggregate.SUM, value, _sorted(conditions)))
+        return collector.measure(Measure(Aggregate.SUM, value, sorted_conditions(conditions)))
     middle = (ends[0] + ends[1]) / 2
-    total = collector.measure(Measure(Aggregate.SUM, value, _sorted(conditions), center=middle))
-    number = collector.measure(_count_of(value, conditions))
+    total = collector.measure(
+        Measure(Aggregate.SUM, value, sorted_conditions(conditions), center=middle)
+    )
+    number = collector.measure(count_of(value, conditions))
     parts = (total, number, constant(middle), constant(ends[0]), constant(ends[1]))
     return make("average", *parts)
-
-
-def _bounded(
-    value: Expression, conditions: tuple[Expression, ...], collector: Collector,
-    node: exp.Expression, name: str,
-) -> tuple[Expression, tuple[float, float]]:
-    """Return the value with the tightest bounds that the text itself proves.
-
-    The bounds only choose where the value is clamped (bounding.py), so a wrong bound would cost
-    accuracy, never privacy.
-    """
-    ends = narrowed_interval(value, collector.relation, conditions)
-    if ends is None:
-        inner = short(node.this) if node.this is not None else ""
-        raise refused("unbounded", f"{name} needs known bounds: {inner} can be any number",
-                      f"{name}(CLAMP({inner}, 0, 1000))", node)
-    current = value.domain.interval
-    if current != ends:
-        kind = integer if value.domain.type is Type.INTEGER else real
-        value = _with_domain(value, kind(ends[0], ends[1], value.domain.nullable))
-    return value, ends
-
-
-def _with_domain(value: Expression, domain: Domain) -> Expression:
-    if isinstance(value, Column):
-        return Column(value.source, value.name, domain, value.per_unit)
-    if isinstance(value, Call):
-        return Call(value.function, value.arguments, domain)
-    return value
 
 
 # Aggregates of released or public rows: plain SQL on numbers that are already out.

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from mechanisms.loss import PrivacyLoss
 from planner.bind import Bound
 from planner.emit import outer_statement
-from planner.expression import Call, Column, Expression
+from planner.expression import Call, Column, Expression, columns_of
 from planner.parse import pretty
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
 from planner.relation import Aggregate, Release
@@ -116,6 +116,8 @@ def measure_names(
     for name, expression in outputs:
         if isinstance(expression, Column) and expression.source == release.source:
             names.setdefault(expression.name, name)
+        if isinstance(expression, Column) and expression.source == release.source:
+            _name_parts(names, name, expression, release)
         if isinstance(expression, Call) and expression.function == "average":
             for part, argument in zip(("sum", "count"), expression.arguments, strict=False):
                 if isinstance(argument, Column) and argument.source == release.source:
@@ -124,6 +126,16 @@ def measure_names(
         names.get(f"m{i + 1}", f"{_label(m)}, part {i + 1}")
         for i, m in enumerate(release.measures)
     )
+
+
+def _name_parts(names: dict[str, str], name: str, column: Column, release: Release) -> None:
+    """Name the measures behind a quantile or a statistic."""
+    place = int(column.name[1:]) - 1 if column.name[1:].isdigit() else -1
+    if column.name.startswith("q"):
+        names.setdefault(f"m{release.quantiles[place].place + 1}", f"{name}.counts")
+    if column.name.startswith("d"):
+        for i, measure in enumerate(columns_of(release.derived[place])):
+            names.setdefault(measure.name, f"{name}.{i + 1}")
 
 
 def _label(measure: object) -> str:

@@ -74,6 +74,8 @@ class Aggregate(Enum):
     SUM = "sum"
     UNITS = "count distinct units"
     DISTINCT = "count distinct values"
+    TREE = "counts of a tree over the bounds"  # gives quantiles
+    HISTOGRAM = "count of each value"  # gives the mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +88,42 @@ class Measure:
     center: float = 0.0
 
 
+class Reading(Enum):
+    """What is read off the noisy counts of a tree or histogram."""
+
+    QUANTILE = "quantile"
+    LEAST = "min"
+    GREATEST = "max"
+    MODE = "mode"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile:
+    """A number read off a TREE or HISTOGRAM measure; it is post-processing, so it is free.
+
+    Its column is named q1, q2, ... in the order of the release's `quantiles`.
+    """
+
+    place: int
+    reading: Reading
+    share: float
+    domain: Domain
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """Where protected rows become noisy numbers: groups by keys, one column per measure.
 
-    Its own columns are named k1, k2, ... and m1, m2, ... under `source`.
+    Its own columns are named k1, ... (keys), m1, ... (measures), q1, ... (read off trees) and
+    d1, ... (statistics computed from measures) under `source`.
     """
 
     source: int
     input: Relation
     keys: tuple[Expression, ...]
     measures: tuple[Measure, ...]
+    quantiles: tuple[Quantile, ...] = ()
+    derived: tuple[Expression, ...] = ()
 
     def key_column(self, place: int) -> Column:
         """The released column of a key."""

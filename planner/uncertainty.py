@@ -8,6 +8,7 @@ taken at confidence 1 - 0.05 / j, so that all hold together with at least 95 % (
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf, isfinite
 
 from planner.domain import Value
@@ -40,7 +41,23 @@ def noisy_columns(expression: Expression, relation: Relation) -> tuple[Column, .
     columns = columns_of(expression)
     if not expression.domain.is_number or any(c.source not in releases for c in columns):
         return ()
-    return tuple(c for c in columns if c.name.startswith("m"))
+    return tuple(c for c in columns if c.name.startswith(("m", "q")))
+
+
+def derived_columns(relation: Relation) -> dict[Expression, Expression]:
+    """Return each statistic's column with the formula over measures that it stands for."""
+    return {
+        Column(node.source, f"d{i + 1}", expression.domain): expression
+        for node in walk_relations(relation) if isinstance(node, Release)
+        for i, expression in enumerate(node.derived)
+    }
+
+
+def ends_of(column: Column) -> tuple[Column, ...]:
+    """Return the two columns that hold the ends of what is read off a tree; none for others."""
+    if not column.name.startswith("q"):
+        return ()
+    return tuple(replace(column, name=f"{column.name}_{end}") for end in ("low", "high"))
 
 
 def interval_of(expression: Expression, values: Values, widths: Widths) -> Interval | None:
@@ -63,6 +80,10 @@ def _interval(node: Expression, values: Values, widths: Widths) -> Interval | No
         if not isinstance(value, int | float):
             return None
         return (float(value), float(value))
+    if isinstance(node, Column) and ends_of(node):
+        low, high = (values.get(end) for end in ends_of(node))
+        known = isinstance(low, int | float) and isinstance(high, int | float)
+        return (float(low), float(high)) if known else None  # type: ignore[arg-type]
     if isinstance(node, Column):
         value = values[node]
         if not isinstance(value, int | float):
@@ -75,9 +96,17 @@ def _interval(node: Expression, values: Values, widths: Widths) -> Interval | No
     constants = all(isinstance(a, Literal) for a in node.arguments[1:])
     if node.function in RISING and constants:
         return _risen(node, values, widths)
+    if node.function == "from_two_rows":
+        return _from_two_rows(node, values, widths)
     inner = [_interval(argument, values, widths) for argument in node.arguments]
     ends = [end for end in inner if end is not None]
     return _combined(node.function, ends) if len(ends) == len(inner) else None
+
+
+def _from_two_rows(node: Call, values: Values, widths: Widths) -> Interval | None:
+    """Ends of a statistic that needs two rows: with fewer, all it can be, or unknown."""
+    rows, value = (_interval(argument, values, widths) for argument in node.arguments)
+    return value if rows is not None and rows[0] >= 2 else node.domain.interval
 
 
 def _risen(node: Call, values: Values, widths: Widths) -> Interval | None:

@@ -279,4 +279,7 @@ ARITHMETIC: tuple[Function, ...] = (
     Function("exp", 1, 1, _monotone(False, math.exp, high=690.0), _simple("exp")),
     Function("power", 2, 2, _power, _simple("pow")),
     Function("average", 5, 5, _average, _average_sql),
+    Function("from_two_rows", 2, 2, lambda a: a[1].domain.with_null(),
+             lambda p, a: f"CASE WHEN {number(p[0], a[0])} >= 2 THEN {p[1]} END",
+             lambda rows, value: value if rows >= 2 else None),
 )

@@ -1,0 +1,96 @@
+"""The measures of one GROUP BY as they are found: values and conditions in, columns out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from planner.domain import Domain, Type, integer, real
+from planner.expression import Call, Column, Expression
+from planner.functions import make
+from planner.narrowing import narrowed_interval
+from planner.relation import Aggregate, Measure, Quantile, Relation, measure_domain
+from planner.scalar import Scalars, short
+from planner.scope import refused
+
+
+@dataclass(slots=True)
+class Collector:
+    """The measures of one GROUP BY as they are found; equal ones are measured once."""
+
+    source: int
+    inner: Scalars
+    relation: Relation
+    measures: list[Measure] = field(default_factory=list)
+    quantiles: list[Quantile] = field(default_factory=list)
+    derived: list[Expression] = field(default_factory=list)
+    aggregates: list[tuple[str, bool, Expression | None, tuple[Expression, ...]]] = field(
+        default_factory=list
+    )
+
+    def derive(self, expression: Expression) -> Column:
+        """Return the column of a statistic computed from measures, adding it when it is new."""
+        if expression not in self.derived:
+            self.derived.append(expression)
+        return Column(self.source, f"d{self.derived.index(expression) + 1}", expression.domain)
+
+    def reading(self, quantile: Quantile) -> Column:
+        """Return the column of a number read off a tree, adding it when it is new."""
+        if quantile not in self.quantiles:
+            self.quantiles.append(quantile)
+        return Column(self.source, f"q{self.quantiles.index(quantile) + 1}", quantile.domain)
+
+    def measure(self, measure: Measure) -> Column:
+        """Return the released column of a measure, adding it when it is new."""
+        if measure not in self.measures:
+            self.measures.append(measure)
+        place = self.measures.index(measure)
+        return Column(self.source, f"m{place + 1}", measure_domain(measure))
+
+
+def count_rows(conditions: tuple[Expression, ...]) -> Measure:
+    return Measure(Aggregate.COUNT, None, sorted_conditions(conditions))
+
+
+def sorted_conditions(conditions: tuple[Expression, ...]) -> tuple[Expression, ...]:
+    if not conditions:
+        return ()
+    both = make("and", *conditions) if len(conditions) > 1 else conditions[0]
+    return both.arguments if isinstance(both, Call) and both.function == "and" else (both,)
+
+
+def count_of(value: Expression, conditions: tuple[Expression, ...]) -> Measure:
+    """COUNT(x) counts rows where x is not NULL: one canonical form for both spellings."""
+    if value.domain.nullable:
+        conditions = (*conditions, make("not", make("is_null", value)))
+    return count_rows(conditions)
+
+
+def bounded_value(
+    value: Expression, conditions: tuple[Expression, ...], collector: Collector,
+    node: exp.Expression, name: str,
+) -> tuple[Expression, tuple[float, float]]:
+    """Return the value with the tightest bounds that the text itself proves.
+
+    The bounds only choose where the value is clamped (bounding.py), so a wrong bound would cost
+    accuracy, never privacy.
+    """
+    ends = narrowed_interval(value, collector.relation, conditions)
+    if ends is None:
+        inner = short(node.this) if node.this is not None else ""
+        raise refused("unbounded", f"{name} needs known bounds: {inner} can be any number",
+                      f"{name}(CLAMP({inner}, 0, 1000))", node)
+    current = value.domain.interval
+    if current != ends:
+        kind = integer if value.domain.type is Type.INTEGER else real
+        value = with_domain(value, kind(ends[0], ends[1], value.domain.nullable))
+    return value, ends
+
+
+def with_domain(value: Expression, domain: Domain) -> Expression:
+    if isinstance(value, Column):
+        return Column(value.source, value.name, domain, value.per_unit)
+    if isinstance(value, Call):
+        return Call(value.function, value.arguments, domain)
+    return value
