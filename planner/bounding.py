@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from math import ceil
 
 from mechanisms.quantile_tree import LEVELS
 from planner.expression import Call, Expression, is_per_unit
@@ -39,6 +38,7 @@ class Shape(Enum):
     FEW_ROWS = "few rows per patient"
     ROW_RANK = "row rank"
     UNIT_CLIP = "per-patient clip"
+    NORM_SCALE = "norm scaling"
     UNBOUNDED = "no bound (testing only)"
 
 
@@ -49,7 +49,8 @@ class Strategy:
     ONE_ROW, FEW_ROWS, ROW_RANK: a unit has at most `rows` rows in `relation`, so in at most
     `groups` groups. UNIT_CLIP: rows are first summed per unit and group; each part is clipped to
     what `rows` rows could give, and only `groups` groups of a unit are kept. `limit_groups`
-    says that groups must be cut off, because the keys do not bound their number.
+    says that groups must be cut off, because the keys do not bound their number. NORM_SCALE: the
+    parts of a unit with n > `rows` rows are all scaled by `rows` / n, toward zero.
     """
 
     shape: Shape
@@ -68,7 +69,9 @@ class Strategy:
         of the second number in L2 norm. By rows: a unit adds at most `rows` values of magnitude
         `largest`, at worst all in one group. A count of units moves by at most 1 in each of at
         most `groups` groups. By clipping: each of at most `groups` parts lies within
-        `rows * largest`. A count of distinct values moves by at most the unit's rows.
+        `rows * largest`. A count of distinct values moves by at most the unit's rows. By scaling:
+        the parts of n rows have an L1 norm of at most n * largest, so scaled ones of at most
+        `rows * largest`; the L2 norm is never above the L1 norm.
         """
         if self.shape is Shape.UNIT_CLIP and measure.aggregate in LIMITED:
             return self._by_rows(measure, 1)  # the SQL keeps `rows` rows or values of a unit
@@ -98,6 +101,9 @@ class Strategy:
             return f"at most {self.rows} rows of a patient count, chosen at random"
         if self.shape is Shape.UNBOUNDED:
             return "nothing is bounded: testing only"
+        if self.shape is Shape.NORM_SCALE:
+            return (f"all rows count; those of a patient with more than {self.rows} are scaled "
+                    f"down together to the weight of {self.rows}")
         cut = ", chosen at random" if self.limit_groups else ""
         return (f"a patient's rows are added up first; at most {self.groups} groups{cut}, "
                 f"each clipped to what {self.rows} rows can give")
@@ -188,9 +194,9 @@ def _choose(
         return Strategy(Shape.UNIT_CLIP, relation, 1, allowed, limit_groups=True)
     if measure.aggregate in LIMITED:
         return Strategy(Shape.UNIT_CLIP, relation, allowed, allowed)
-    touched = allowed if groups is None else min(groups, allowed)
-    return Strategy(Shape.UNIT_CLIP, relation, ceil(allowed / touched), touched,
-                    limit_groups=groups is None or groups > touched)
+    if measure.ratio or groups != 1:
+        return Strategy(Shape.NORM_SCALE, relation, allowed, allowed)
+    return Strategy(Shape.UNIT_CLIP, relation, allowed, 1)
 
 
 def _has_row_conditions(measure: Measure, relation: Relation) -> bool:

@@ -16,6 +16,7 @@ from planner.expression import Column, Expression, Literal, columns_of
 from planner.functions import FUNCTIONS
 from planner.functions.calendar import SQL_TYPES
 from planner.functions.entry import double
+from planner.refusal import Refused
 from planner.relation import (
     GIVEN_NAME,
     RANK_NAME,
@@ -42,6 +43,9 @@ from planner.relation import (
     walk_relations,
 )
 from planner.unit_functions import UNIT_FUNCTIONS, WINDOW_FUNCTIONS
+
+# Total forms repeat their arguments; a formula may grow by that, but not without end.
+PRINTED_MAX = 20_000
 
 
 def quoted(name: str) -> str:
@@ -119,7 +123,11 @@ class Printer:
             "NULL" if bare and _is_bare_null(argument) else self.scalar(argument)
             for argument in expression.arguments
         )
-        return FUNCTIONS[expression.function].sql(printed, expression.arguments)
+        text = FUNCTIONS[expression.function].sql(printed, expression.arguments)
+        if len(text) > PRINTED_MAX:
+            raise Refused("too-large", "the question grows too large when it is made total",
+                          "fewer divisions inside divisions")
+        return text
 
     def _constant(self, column: Column) -> str:
         """Print a released number: its value once it is out, its name before."""

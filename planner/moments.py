@@ -115,7 +115,9 @@ def _mean(
     value: Expression, half: float, rows: Expression, conditions: tuple[Expression, ...],
     collector: Collector,
 ) -> Expression:
-    total = collector.measure(Measure(Aggregate.SUM, value, sorted_conditions(conditions)))
+    total = collector.measure(
+        Measure(Aggregate.SUM, value, sorted_conditions(conditions), ratio=True)
+    )
     return make("clamp", make("div", total, rows), constant(-half), constant(half))
 
 
@@ -128,7 +130,8 @@ def _variance(
     most = side.half**2
     square = make("clamp", square, constant(0.0), constant(most))
     total = collector.measure(
-        Measure(Aggregate.SUM, square, sorted_conditions(conditions), center=most / 2)
+        Measure(Aggregate.SUM, square, sorted_conditions(conditions), center=most / 2,
+                ratio=True)
     )
     mean_square = make("add", make("div", total, rows), constant(most / 2))
     variance = make("sub", mean_square, make("mul", mean, mean))
@@ -142,7 +145,9 @@ def _product(
     most = first.half * second.half
     product = make("clamp", make("mul", first.shifted, second.shifted), constant(-most),
                    constant(most))
-    total = collector.measure(Measure(Aggregate.SUM, product, sorted_conditions(conditions)))
+    total = collector.measure(
+        Measure(Aggregate.SUM, product, sorted_conditions(conditions), ratio=True)
+    )
     return make("div", total, rows)
 
 

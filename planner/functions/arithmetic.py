@@ -78,8 +78,23 @@ def _modulo(arguments: tuple[Expression, ...]) -> Domain:
 
 
 def _ratio(printed: tuple[str, ...], arguments: tuple[Expression, ...]) -> str:
+    """Print a quotient that is NULL where the divisor is zero.
+
+    NULLIF would repeat the divisor where nobody sees it, and fractions of fractions would grow
+    beyond what the database plans in time; written out, the printer's limit stops them.
+    """
     left, right = (number(p, a) for p, a in zip(printed, arguments, strict=True))
-    return f"({left} / NULLIF({right}, 0))"
+    return f"CASE WHEN {right} <> 0 THEN {left} / {right} END"
+
+
+def _quotient_sql(printed: tuple[str, ...], arguments: tuple[Expression, ...]) -> str:
+    ratio = _ratio(printed, arguments)
+    top, bottom = (a.domain.interval for a in arguments)
+    small = top is not None and max(abs(top[0]), abs(top[1])) <= 1e150
+    # A whole divisor that is not zero is at least one; others may be as small as they like.
+    whole = arguments[1].domain.type is Type.INTEGER
+    apart = bottom is not None and (bottom[0] > 1e-150 or bottom[1] < -1e-150)
+    return ratio if small and (whole or apart) else finite_sql(ratio)
 
 
 def _binary(sign: str) -> Callable[[tuple[str, ...], tuple[Expression, ...]], str]:
@@ -97,7 +112,7 @@ def _binary(sign: str) -> Callable[[tuple[str, ...], tuple[Expression, ...]], st
 
 def _modulo_sql(printed: tuple[str, ...], arguments: tuple[Expression, ...]) -> str:
     left, right = (number(p, a) for p, a in zip(printed, arguments, strict=True))
-    return finite_sql(f"({left} % NULLIF({right}, 0))")
+    return finite_sql(f"CASE WHEN {right} <> 0 THEN {left} % {right} END")
 
 
 def _negate(arguments: tuple[Expression, ...]) -> Domain:
@@ -253,7 +268,7 @@ ARITHMETIC: tuple[Function, ...] = (
              lambda x, y: x - y),
     Function("mul", 2, 2, lambda a: _corners(a, lambda x, y: x * y), _binary("*"),
              lambda x, y: x * y, commutes=True),
-    Function("div", 2, 2, _divide, lambda p, a: finite_sql(_ratio(p, a)),
+    Function("div", 2, 2, _divide, _quotient_sql,
              lambda x, y: None if y == 0 else x / y),
     Function("intdiv", 2, 2, _integer_divide, _integer_divide_sql, _truncate),
     Function("mod", 2, 2, _modulo, _modulo_sql,
