@@ -3,7 +3,9 @@
 Map of the folder
     api          Engine: the one visible road of a question
     snapshot     the source database to the engine's own governed copy
-    ledger       the one writer of budget; answers keeps what was released
+    ledger       the one writer of budget: ledger_opening finds or makes it, ledger_store is its
+                 database, ledger_tables and ledger_rows are its words, ledger_checks what it
+                 refuses, ledger_witness its memory elsewhere; answers keeps what was released
     execution    the one reader of private rows
     release      the one place where noise meets exact numbers
     postprocess  the rest of the user's SQL, on released tables only

@@ -12,12 +12,14 @@ that commits later makes earlier answers durable too, since both are in one writ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Integer, bindparam, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from engine.ledger import Ledger, Statement, Store, answers_table, charges_table
+from engine.ledger import Ledger
+from engine.ledger_store import Statement, Store
+from engine.ledger_tables import answers_table, charges_table
 
 __all__ = ["Answers", "StoredAnswer"]
 
@@ -65,7 +67,9 @@ class Answers:
             select(charges_table.c.data_version).where(charges_table.c.seq == bindparam("seq")),
             dialect,
         )
-        insert = sqlite.insert if self._store.is_sqlite else postgresql.insert
+        # Only the dialect in use is loaded, so that importing this file is quicker.
+        name = "sqlite" if self._store.is_sqlite else "postgresql"
+        insert = import_module(f"sqlalchemy.dialects.{name}").insert
         self._insert = Statement(insert(answers_table).on_conflict_do_nothing(), dialect)
 
     def find(self, key: str, data_version: str) -> tuple[StoredAnswer, ...]:

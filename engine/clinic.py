@@ -167,7 +167,7 @@ def _visits(rng: np.random.Generator, people: Columns, first_id: int) -> Columns
     own = rng.random(count) < 0.5  # half of the diagnoses are typical of the department
     effect = np.array(EXPENSE)[department]
     severity = 0.012 * (age - 51) + 0.35 * frailty + effect
-    cost = np.round(np.exp(6.5 + severity + rng.normal(0, 1.06, count)), 2)
+    cost = np.round(np.exp(6.38 + severity + rng.normal(0, 1.06, count)), 2)
     los = np.clip(rng.poisson(np.exp(0.6 + 0.45 * severity)), 0, 60)
     days = int((LAST_DAY - FIRST_DAY).astype(int)) + 1
     chance = 1 / (1 + np.exp(2.2 - 0.9 * severity - 0.05 * los))
@@ -216,6 +216,7 @@ def _zipf(count: int, power: float) -> Any:
 # A code that stands for NULL, and one for a word that no policy knows.
 NULL, UNKNOWN = -1, -2
 NULL_ID = -1  # keys: becomes NULL when written
+NAN = -2e300  # stands for NaN, which DuckDB would read as NULL
 NOBODY = 10**15  # a key that no parent row has
 NULL_DAY, LONG_AGO, FAR_AHEAD = -1_000_000, -40_000, 27_000  # days counted from FIRST_DAY
 
@@ -237,7 +238,7 @@ DIRT: tuple[tuple[str, str, float, float], ...] = (
     ("visits", "department", 0.005, NULL),
     ("visits", "department", 0.002, UNKNOWN),
     ("visits", "diagnosis", 0.01, NULL),
-    ("visits", "cost", 0.001, np.nan),
+    ("visits", "cost", 0.001, NAN),
     ("visits", "cost", 0.0005, np.inf),
     ("visits", "cost", 0.0005, -np.inf),
     ("visits", "cost", 0.001, -50.0),
@@ -247,7 +248,7 @@ DIRT: tuple[tuple[str, str, float, float], ...] = (
     ("labs", "visit_id", 0.001, NULL_ID),
     ("labs", "visit_id", 0.003, NOBODY),
     ("labs", "test", 0.002, UNKNOWN),
-    ("labs", "value", 0.002, np.nan),
+    ("labs", "value", 0.002, NAN),
     ("labs", "value", 0.001, -1.0),
     ("labs", "value", 0.001, 1e4),
 )
@@ -298,13 +299,15 @@ def _picked(words: tuple[str, ...], column: str = "code") -> str:
 
 def _write(connection: Connection, made: Mapping[str, Columns]) -> None:
     identity = f"NULLIF(patient_id, {NULL_ID})"
+    number = f"CASE WHEN {{0}} = {NAN} THEN CAST('nan' AS DOUBLE) ELSE {{0}} END"
     day = f"CASE WHEN day <> {NULL_DAY} THEN DATE '{FIRST_DAY}' + day END"
     selects = {
         "patients": f"{identity}, {_picked(('F', 'M'), 'sex')}, NULLIF(birth_year, {NULL}), "
         f"{_picked(REGIONS, 'region')}",
         "visits": f"visit_id, {identity}, {day}, {_picked(DEPARTMENTS, 'department')}, "
-        f"{_picked(DIAGNOSES, 'diagnosis')}, cost, los, readmitted",
-        "labs": f"lab_id, NULLIF(visit_id, {NULL_ID}), {_picked(TESTS, 'test')}, value",
+        f"{_picked(DIAGNOSES, 'diagnosis')}, {number.format('cost')}, los, readmitted",
+        "labs": f"lab_id, NULLIF(visit_id, {NULL_ID}), {_picked(TESTS, 'test')}, "
+        f"{number.format('value')}",
     }
     for table, select in selects.items():
         insert_columns(connection, f"INSERT INTO {table} SELECT {select} FROM given", made[table])

@@ -22,17 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.database import (
-    DatabaseFailure,
-    SnapshotError,
-    open_governed,
-    open_source,
-    run,
-    source_files,
-)
+from engine.database import DatabaseFailure, open_governed, run
 from engine.snapshot_build import TARGET, Built, Progress, build
 from engine.snapshot_public import public_from_json, public_to_json
 from engine.snapshot_report import SnapshotReport, report_from_json, report_to_json
+from engine.snapshot_source import SnapshotError, open_source, source_files
 from planner.catalog import Catalog
 from planner.cataloguing import catalog_of
 from planner.policy import Policy, PolicyError

@@ -8,7 +8,7 @@ the unit depends on who else is there, and nothing is computed from it. To refut
 a step where rows of two units meet:
 
 - columns: each value is cleaned from its own raw value (snapshot_sql.Cleaned), and how raw text
-  is read is fixed before any row is seen (database.open_source);
+  is read is fixed before any row is seen (snapshot_source.open_source);
 - the road: a join. A key that several units claim is joined to each of them, so a newcomer who
   writes another patient's visit number on his own visit gets copies of that visit's lab rows and
   takes none away. Pairs of key and unit are made distinct first, so that a visit stored twice
@@ -29,9 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from engine.database import Connection, SnapshotError, Source, SourceTable, literal, quoted
+from engine.database import Connection, literal, quoted
 from engine.snapshot_public import copy_public
 from engine.snapshot_report import COUNTED, ColumnReport, SnapshotReport, TableReport
+from engine.snapshot_source import SnapshotError, Source, SourceTable
 from engine.snapshot_sql import (
     KEY_WHOLE,
     Cleaned,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
-from engine.database import Connection, SourceTable, quoted
+from engine.database import Connection, quoted
+from engine.snapshot_source import SourceTable
 from engine.snapshot_sql import Raw, moment, number, raw_of, text
 from planner.cataloguing import PublicColumn, PublicTable
 from planner.domain import MEMBERS_MAX, Type, Value

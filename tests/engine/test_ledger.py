@@ -20,7 +20,8 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.schema import CreateTable
 
 from engine.errors import Broken, LedgerError, OverBudget
-from engine.ledger import Ledger, Receipt, _Statements, charges_table
+from engine.ledger import Ledger, Receipt
+from engine.ledger_tables import Statements, charges_table
 from mechanisms.loss import PrivacyLoss
 
 EPSILON, DELTA = Decimal(1), Decimal("1e-6")
@@ -357,7 +358,7 @@ def _run_threads(tasks: list[Any]) -> None:
 
 def test_the_same_statements_fit_postgresql() -> None:
     dialect = PGDialect()  # type: ignore[no-untyped-call]
-    statements = _Statements(dialect)
+    statements = Statements(dialect)
     for statement in vars(statements).values():
         assert statement._names is None  # PostgreSQL's drivers take names
     assert "FOR UPDATE" in statements.lock._text

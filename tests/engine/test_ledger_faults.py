@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 from engine import ledger as module
+from engine import ledger_store
 from engine.errors import Broken, LedgerError, OverBudget
 from engine.ledger import Ledger, Receipt
+from engine.ledger_rows import COLUMNS, charge_hash
 from mechanisms.loss import PrivacyLoss
 
 EPSILON, DELTA = Decimal(1), Decimal("1e-6")
@@ -159,7 +161,7 @@ def test_kill_minus_nine_loses_nothing_acknowledged(tmp_path: Path) -> None:
 class _Killer:
     """Stands in for the ledger's INSERT: runs it, then kills the process before the commit."""
 
-    def __init__(self, statement: module.Statement) -> None:
+    def __init__(self, statement: ledger_store.Statement) -> None:
         self._statement = statement
 
     def run(self, cursor: Any, values: Any) -> None:
@@ -273,7 +275,7 @@ def test_rows_cannot_be_edited_by_accident(full: Path) -> None:
                 connection.execute(statement)
 
 
-@pytest.mark.parametrize("column", module._COLUMNS)
+@pytest.mark.parametrize("column", COLUMNS)
 def test_a_changed_value_is_named(full: Path, column: str) -> None:
     value = 40 if column == "seq" else "'0.0'"
     with Ledger.open(full, EPSILON, DELTA) as ledger:
@@ -321,14 +323,14 @@ def rehash(path: Path, seq: int, **values: str) -> None:
     """Change a row and give it and all later rows matching hashes, as an attacker would."""
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT * FROM discreet_charges ORDER BY seq").fetchall()
-    names, previous, changes = module._COLUMNS, "", []
+    names, previous, changes = COLUMNS, "", []
     for row in rows:
         fields = dict(zip(names, row, strict=True))
         if fields["seq"] == seq:
             fields.update(values)
         if fields["seq"] > seq and "previous_hash" not in values:
             fields["previous_hash"] = previous
-        fields["hash"] = module._hash(tuple(fields[name] for name in names[:-1]))
+        fields["hash"] = charge_hash(tuple(fields[name] for name in names[:-1]))
         previous = fields["hash"]
         changes += [
             f"UPDATE discreet_charges SET {name} = '{fields[name]}' WHERE seq = {fields['seq']}"
@@ -576,7 +578,7 @@ def test_a_place_without_write_permission_is_named(locked: str, problem: str) ->
 
 
 def test_a_writer_that_never_ends_is_named(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(ledger_store, "LOCK_SECONDS", 0.1)
     with Ledger.open(full, EPSILON, DELTA) as ledger, closing(sqlite3.connect(full)) as browser:
         browser.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerError, match="Another program holds the file"):

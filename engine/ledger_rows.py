@@ -1,0 +1,113 @@
+"""A row of the ledger comes in; the Charge it stands for and the hash it must have go out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from mechanisms.loss import PrivacyLoss
+
+__all__ = [
+    "AMOUNTS", "ANALYST", "COLUMNS", "FORMAT", "TEXTS", "Charge", "amount_texts",
+    "analyst_total_of", "charge_hash", "charge_of", "genesis_hash", "sha256", "total_of",
+]
+
+FORMAT = 1
+
+# Amounts are decimal text: exact, the same in every database, and readable by eye.
+AMOUNTS = ("epsilon", "delta", "rdp", "quoted_delta")
+TEXTS = (
+    "time",
+    "analyst",
+    *AMOUNTS,
+    "events_json",
+    "sql",
+    "sql_hash",
+    "plan_hash",
+    "policy_hash",
+    "data_version",
+    *(f"total_{name}" for name in AMOUNTS),
+    *(f"analyst_{name}" for name in AMOUNTS),
+    "previous_hash",
+    "hash",
+)
+COLUMNS = ("seq", *TEXTS)
+ANALYST = COLUMNS.index("analyst")
+_LOSS, _TOTAL, _OWN = (COLUMNS.index(f"{of}epsilon") for of in ("", "total_", "analyst_"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """One row of the ledger: what was paid for, by whom, and the sums after it."""
+
+    seq: int
+    time: str
+    analyst: str
+    loss: PrivacyLoss
+    events_json: str
+    sql: str
+    sql_hash: str
+    plan_hash: str
+    policy_hash: str
+    data_version: str
+    total: PrivacyLoss
+    analyst_total: PrivacyLoss
+    previous_hash: str
+    hash: str
+
+
+def charge_of(row: tuple[Any, ...]) -> Charge:
+    """Read a row; ValueError or ArithmeticError if an amount in it is no amount."""
+    others = {
+        name: value
+        for name, value in zip(COLUMNS, row, strict=True)
+        if not name.endswith(AMOUNTS)
+    }
+    return Charge(
+        loss=_loss(row, _LOSS),
+        total=_loss(row, _TOTAL),
+        analyst_total=_loss(row, _OWN),
+        **others,
+    )
+
+
+def total_of(rows: list[tuple[Any, ...]]) -> PrivacyLoss:
+    """Return everybody's sum after the first of these rows; zero if there is none."""
+    return _loss(rows[0], _TOTAL) if rows else PrivacyLoss.zero()
+
+
+def analyst_total_of(rows: list[tuple[Any, ...]]) -> PrivacyLoss:
+    """Return the sum of that row's analyst after the first of these rows; zero if there is none."""
+    return _loss(rows[0], _OWN) if rows else PrivacyLoss.zero()
+
+
+def _loss(row: tuple[Any, ...], start: int) -> PrivacyLoss:
+    return PrivacyLoss(*map(Decimal, row[start : start + len(AMOUNTS)]))
+
+
+def amount_texts(prefix: str, loss: PrivacyLoss) -> dict[str, str]:
+    """Return a loss as the columns whose names begin with `prefix`."""
+    return {
+        f"{prefix}epsilon": f"{loss.exact_epsilon:f}",
+        f"{prefix}delta": f"{loss.exact_delta:f}",
+        f"{prefix}rdp": f"{loss.exact_rdp:f}",
+        f"{prefix}quoted_delta": f"{loss.exact_quoted_delta:f}",
+    }
+
+
+def charge_hash(facts: tuple[Any, ...]) -> str:
+    """Hash a row's other columns: a list in JSON, so that no two different rows look alike."""
+    return sha256(json.dumps(["discreet charge", FORMAT, *facts], separators=(",", ":")))
+
+
+def genesis_hash(row: tuple[Any, ...]) -> str:
+    """Hash the ledger's first row, which holds the budget: the chain of charges starts from it."""
+    return sha256(json.dumps(["discreet ledger", *row[:7]], separators=(",", ":")))
+
+
+def sha256(text: str) -> str:
+    """Return the SHA-256 of a text in UTF-8, in hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,313 @@
+"""A path or database URL comes in; one locked connection for each process goes out.
+
+The door to SQLAlchemy, to the drivers under it and to the lock file. It knows no table: the ledger
+and the kept answers (`engine.answers`) each open a `Store` of their own on the same database.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.engine import URL, Dialect, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.sql import ClauseElement
+
+from engine.errors import LedgerError
+
+__all__ = ["Session", "Statement", "Store", "lock_path"]
+
+LOCK_SECONDS = 60
+
+_REMEDIES = (
+    ("locked", "Another program holds the file: close it (a database browser?) and try again."),
+    ("readonly", "Make the file and its folder writable for this user."),
+    ("not a database", "Point `ledger:` at a Discreet ledger, or at a file not made yet."),
+    ("malformed", "Restore the newest backup and open it with its witness; a new file is no cure."),
+    ("full", "Free space on that disk and try again; unanswered requests may stand charged."),
+    ("unable to open", "Make the file and its folder readable and writable for this user."),
+)
+_DEFAULT_REMEDY = "Look after the disk, its permissions and the database, and try again."
+
+
+class Store:
+    """The database of one ledger, reached over one connection for each process that uses it."""
+
+    def __init__(self, where: str | Path, *, durable: bool) -> None:
+        self.location = where
+        self.url = _url(where)
+        self.where = self.url.render_as_string(hide_password=True)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.path: Path | None = None
+        self._lock_file = ""
+        self._durable = durable
+        if self.is_sqlite:
+            # Resolved, so that a later chdir or a symbolic link does not lead to another lock.
+            self.path = Path(self.url.database or "").resolve()
+            self.where = str(self.path)
+            _check_file(self.path)
+            self._lock_file = str(lock_path(self.path))
+        arguments: dict[str, Any] = (
+            {"timeout": LOCK_SECONDS, "check_same_thread": False, "isolation_level": None}
+            if self.is_sqlite
+            else {}
+        )
+        try:
+            self._engine = create_engine(self.url, poolclass=NullPool, connect_args=arguments)
+        except (ImportError, NoSuchModuleError) as error:
+            raise LedgerError(
+                self.where, f"no driver for it is installed ({error})", "Install the driver."
+            ) from error
+        # Keyed by process: a connection that came through a fork is neither used nor closed here.
+        self._sessions: dict[int, Session] = {}
+        self._closed = False
+        self._new_session()
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._engine.dialect
+
+    def session(self) -> Session:
+        """Return this process's connection, opening it after a fork.
+
+        Guarantee: never one that another process uses, nor one to a file that has been replaced.
+        """
+        if self._closed:
+            raise LedgerError(self.where, "it is closed", "Open it again.")
+        session = self._sessions.get(os.getpid())
+        if session is None:
+            session = self._new_session()
+        if session.file != self._file():
+            raise LedgerError(
+                self.where,
+                "the file was removed or replaced while in use",
+                "Put the newest ledger back and restart every process that uses it.",
+            )
+        return session
+
+    @contextmanager
+    def alone(self) -> Iterator[Session]:
+        """Hold the ledger against all threads and processes, in the order in which they came.
+
+        SQLite's own write lock decides who may write. The file lock round it is there for
+        fairness: SQLite's waiters sleep and retry, and some wait for seconds. It is taken on a
+        file opened for this one time, so that a forked child cannot inherit and keep it.
+        """
+        session = self.session()
+        with session.lock, self.plain_errors():
+            if self.path is None:
+                yield session
+                return
+            file = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield session
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
+                os.close(file)
+
+    def read(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+        """Return all rows of one SELECT."""
+        session = self.session()
+        with session.lock, self.plain_errors():
+            return session.read(statement, values)
+
+    def check_pages(self) -> None:
+        """Let SQLite check its own file: a damaged index would hide an analyst's charges."""
+        if not self.is_sqlite:
+            return
+        session = self.session()
+        with session.lock, self.plain_errors():
+            problem = session.pragma("integrity_check(1)")
+        if problem != "ok":
+            raise LedgerError(self.where, f"the file is malformed: {problem}", _REMEDIES[3][1])
+
+    def table_names(self) -> list[str]:
+        with self.plain_errors():
+            return inspect(self._engine).get_table_names()
+
+    @contextmanager
+    def plain_errors(self) -> Iterator[None]:
+        """Turn what drivers and the operating system raise into LedgerError."""
+        try:
+            yield
+        except (DBAPIError, OSError, self._engine.dialect.loaded_dbapi.Error) as error:
+            raise self._plain(error) from error
+
+    def close(self) -> None:
+        """Close this process's connection; those of other processes are left alone."""
+        self._closed = True
+        session = self._sessions.pop(os.getpid(), None)
+        if session is not None:
+            with session.lock:
+                session.connection.close()
+
+    def _plain(self, error: BaseException) -> LedgerError:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        text = str(cause).strip()
+        remedy = next((r for word, r in _REMEDIES if word in text.lower()), _DEFAULT_REMEDY)
+        return LedgerError(self.where, f"the database does not work ({text})", remedy)
+
+    def _new_session(self) -> Session:
+        with self.plain_errors():
+            proxy = self._engine.raw_connection()
+            connection = proxy.dbapi_connection
+            assert connection is not None
+            proxy.detach()
+            try:
+                session = Session(connection, is_sqlite=self.is_sqlite)
+                session.prepare(durable=self._durable)
+                session.file = self._file()
+            except BaseException:
+                connection.close()
+                raise
+        # Two threads may come here after a fork; the first one's connection is used by both.
+        kept = self._sessions.setdefault(os.getpid(), session)
+        if kept is not session:
+            connection.close()
+        return kept
+
+    def _file(self) -> tuple[int, int] | None:
+        if self.path is None:
+            return None
+        try:
+            found = os.stat(self.where)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+class Session:
+    """One process's connection, with the lock that its threads share."""
+
+    __slots__ = ("connection", "file", "is_sqlite", "lock", "receipts")
+
+    def __init__(self, connection: DBAPIConnection, *, is_sqlite: bool) -> None:
+        self.connection = connection
+        self.is_sqlite = is_sqlite
+        self.file: tuple[int, int] | None = None
+        self.lock = threading.RLock()
+        # Receipts not yet redeemed. Weak: one that its owner dropped can no longer be redeemed.
+        self.receipts: WeakValueDictionary[int, object] = WeakValueDictionary()
+
+    def prepare(self, *, durable: bool) -> None:
+        """Make commits durable: an acknowledged commit survives a power cut if `durable`."""
+        if not self.is_sqlite:
+            self._execute(f"SET synchronous_commit = {'on' if durable else 'off'}")
+            self.connection.commit()
+            return
+        level = 2 if durable else 1
+        self._execute(f"PRAGMA synchronous = {level}")
+        self._execute("PRAGMA fullfsync = ON")
+        self._execute("PRAGMA foreign_keys = ON")
+        mode, found = self.pragma("journal_mode = WAL"), self.pragma("synchronous")
+        if (mode, found) != ("wal", level):
+            raise OSError(f"journal mode is {mode!r} and synchronous {found!r} on this file system")
+
+    @contextmanager
+    def transaction(self) -> Iterator[DBAPICursor]:
+        """Run one write transaction: committed on a normal end, undone on any exception."""
+        connection = self.connection
+        cursor = connection.cursor()
+        try:
+            if self.is_sqlite:
+                cursor.execute("BEGIN IMMEDIATE")
+            yield cursor
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+        finally:
+            cursor.close()
+
+    def read(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+        cursor = self.connection.cursor()
+        try:
+            statement.run(cursor, values)
+            return list(cursor.fetchall())
+        finally:
+            cursor.close()
+            if not self.is_sqlite:
+                self.connection.rollback()
+
+    def pragma(self, text: str) -> Any:
+        cursor = self._execute(f"PRAGMA {text}")
+        row = cursor.fetchone()
+        return None if row is None else row[0]
+
+    def _execute(self, text: str) -> DBAPICursor:
+        cursor = self.connection.cursor()
+        cursor.execute(text)
+        return cursor
+
+
+class Statement:
+    """A SQLAlchemy statement compiled once: Core's execution layer costs as much as an fsync."""
+
+    __slots__ = ("_constants", "_names", "_text")
+
+    def __init__(self, element: ClauseElement, dialect: Dialect) -> None:
+        compiled = element.compile(dialect=dialect)
+        self._text = str(compiled)
+        params = getattr(compiled, "params", None) or {}
+        self._constants = {name: value for name, value in params.items() if value is not None}
+        names = getattr(compiled, "positiontup", None)
+        self._names: tuple[str, ...] | None = None if names is None else tuple(names)
+
+    def run(self, cursor: DBAPICursor, values: Mapping[str, Any]) -> None:
+        if self._constants:
+            values = {**self._constants, **values}
+        if self._names is None:
+            cursor.execute(self._text, dict(values))
+        else:
+            cursor.execute(self._text, tuple([values[name] for name in self._names]))
+
+
+def lock_path(path: Path) -> Path:
+    """Return the lock file beside a ledger; it also remembers which ledger was made there."""
+    return path.with_name(path.name + ".lock")
+
+
+def _url(where: str | Path) -> URL:
+    if isinstance(where, str) and "://" in where:
+        try:
+            return make_url(where)
+        except ArgumentError as error:
+            raise LedgerError(where, "no such database URL", "Give a path or a URL.") from error
+    return URL.create("sqlite", database=str(where))
+
+
+def _check_file(path: Path) -> None:
+    """Refuse, in plain words, a place where no ledger can be read, made or written."""
+    where, folder = str(path), path.parent
+    if path.name in ("", ":memory:") or where.startswith("file:"):
+        raise LedgerError(where, "a ledger in memory would forget", "Name a file on disk.")
+    if not folder.is_dir():
+        raise LedgerError(
+            where, f"the folder {folder} does not exist", "Make the folder, or correct `ledger:`."
+        )
+    if path.is_dir():
+        raise LedgerError(where, "it is a folder", "Name a file inside it.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise LedgerError(
+            where, f"the folder {folder} cannot be written", "Make it writable for this user."
+        )
+    if not path.exists():
+        return
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise LedgerError(
+            where, "the file is read-only for this user", "Make it readable and writable."
+        )
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start not in (b"", b"SQLite format 3\0"):
+        raise LedgerError(where, "the file is not a database", _REMEDIES[2][1])
