@@ -14,6 +14,7 @@ from planner.expression import Call, Column, Expression, Literal
 from planner.functions import FUNCTIONS
 from planner.relation import (
     Filter,
+    Given,
     How,
     Join,
     Mark,
@@ -35,7 +36,9 @@ def numbering_of(relation: Relation) -> Numbering:
     """Number the instances of a relation by what they are, not by their place in the text."""
     named = [
         node for node in walk_relations(relation)
-        if isinstance(node, Scan | UnitAggregate | Window | Mark | Union | Release | Summary)
+        if isinstance(
+            node, Scan | UnitAggregate | Window | Mark | Union | Release | Summary | Given
+        )
     ]
     ordered = sorted(named, key=lambda node: (_shape(node), node.source))
     return {node.source: place for place, node in enumerate(ordered, start=1)}
@@ -148,6 +151,9 @@ def _derived_text(relation: Relation, numbering: Numbering) -> str:
         ]
         kinds = [d.type.value for d in relation.domains]
         return f"{numbering[relation.source]}=union({branches}|{kinds})"
+    if isinstance(relation, Given):
+        # Which answer was given is told apart by its values (engine/releases.py).
+        return f"{numbering[relation.source]}={relation!r}"
     return repr(relation)
 
 

@@ -15,7 +15,7 @@ from planner.domain import Domain, Type
 from planner.expression import Call, Column, Expression, Literal
 
 UNIT_NAME = "__u"
-GIVEN_NAME = "given"  # the column that stands for a released number used as a constant
+GIVEN_NAME = "__given"  # the column that stands for a released number used as a constant
 RANK_NAME = "__rank"
 RANK = Domain(Type.INTEGER, nullable=True)
 
@@ -622,8 +622,13 @@ def order_of(relation: Relation) -> tuple[Column, ...]:
         return tuple(
             Column(relation.source, f"o{i + 1}", RANK) for i in range(union_order(relation))
         )
-    if isinstance(relation, Filter | Window | Mark):
+    if isinstance(relation, Filter | Window | Mark | Ordered):
         return order_of(relation.input)
+    if isinstance(relation, Summary):  # of public rows, which its keys tell apart
+        return tuple(
+            Column(relation.source, f"k{i + 1}", key.domain)
+            for i, key in enumerate(relation.keys)
+        )
     return ()
 
 

@@ -103,6 +103,7 @@ class MarkCollector:
                               "answered", "key IN (SELECT key ... GROUP BY key HAVING ...)", node)
         claim(select, "expressions", "from_", "joins", "where")
         other, inner, used = bind_from(select, self.context, self.bind_query)
+        other, inner = given_table(other, inner, self.context)
         both = _both(inner, scalars.scope)
         equal: list[Pair] = []
         conditions: list[Expression] = []

@@ -12,7 +12,7 @@ from planner.expression import Call, Expression, Literal, sort_key
 from planner.functions.arithmetic import ARITHMETIC
 from planner.functions.calendar import CALENDAR
 from planner.functions.entry import Function, Unfit
-from planner.functions.logic import LOGIC
+from planner.functions.logic import LOGIC, clips_one
 from planner.functions.texts import TEXTS
 
 FUNCTIONS: Mapping[str, Function] = {
@@ -102,6 +102,8 @@ def evaluate(expression: Expression, values: Mapping[Expression, Value | None]) 
         return None
     if entry.python is None:
         raise NotEnumerable(entry.name)
+    if None in inner and entry.name in ("least", "greatest") and clips_one(expression.arguments):
+        return None  # clipping keeps NULL
     try:
         result = entry.python(*inner)
     except (Unfit, ArithmeticError, ValueError, TypeError):

@@ -34,7 +34,7 @@ def part_of(argument: Expression, known: set[str]) -> str:
 
 def need_moment(argument: Expression) -> None:
     """Refuse what is not a date or timestamp."""
-    if argument.domain.type not in MOMENTS | {Type.NULL}:
+    if argument.domain.type not in MOMENTS:
         raise Unfit(f"needs a date or timestamp, got {describe(argument)}")
 
 
