@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from engine.database import Desk, DeskTable, quoted
@@ -24,6 +25,9 @@ from planner.uncertainty import (
     ends_of,
     interval_of,
     noisy_columns,
+    parts_column,
+    summed_width,
+    totals_of,
 )
 
 if TYPE_CHECKING:
@@ -62,13 +66,15 @@ def postprocess(
     public tables only; `given` are released answers that this statement uses as constants.
     """
     relation, outputs = rows.relation, rows.outputs
-    statistics = derived_columns(relation)
+    statistics, totals = derived_columns(relation), totals_of(relation)
     # A statistic's interval follows from the measures it was computed from.
     expressions = [replaced(expression, statistics) for _, expression in outputs]
     noisy = [noisy_columns(expression, relation) for expression in expressions]
     hidden = tuple(dict.fromkeys(
         column for expression, measures in zip(expressions, noisy, strict=True) if measures
-        for read_ in columns_of(expression) for column in (read_, *ends_of(read_))
+        for read_ in columns_of(expression)
+        for column in (read_, *ends_of(read_), *((parts_column(read_),)
+                                                 if read_.source in totals else ()))
     ))
     by_source = {release.source: release for release in releases}
     loaded = {release_table(t.source): _desk_table(by_source[t.source], t) for t in tables}
@@ -77,13 +83,14 @@ def postprocess(
     answer = desk.run(loaded, outer_statement(relation, wanted, given))
     types = tuple(expression.domain.type for _, expression in outputs)
     count = len(outputs)
-    widths = [_widths(measures, tables) for measures in noisy]
+    noises = [_noises(measures, tables, totals) for measures in noisy]
     intervals = []
     for row in answer.rows:
         values: dict[Expression, Value | None] = dict(zip(hidden, row[count:], strict=True))
         intervals.append(tuple(
-            interval_of(expression, values, width) if width else None
-            for expression, width in zip(expressions, widths, strict=True)
+            interval_of(expression, values, {n.column: n.half_width(values) for n in noise})
+            if noise else None
+            for expression, noise in zip(expressions, noises, strict=True)
         ))
     return Table(
         tuple(name for name, _ in outputs),
@@ -93,18 +100,40 @@ def postprocess(
     )
 
 
-def _widths(
-    measures: tuple[Column, ...], tables: tuple[ReleasedTable, ...]
-) -> dict[Column, float]:
-    """Return the half-width of each measure, at the confidence that holds for all together."""
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """How wrong one noisy column can be; `parts` counts the numbers that a total adds up."""
+
+    column: Column
+    single: float
+    deviation: float
+    confidence: float
+    parts: Column | None
+
+    def half_width(self, values: Mapping[Expression, Value | None]) -> float:
+        """Return the half-width in one row."""
+        parts = values.get(self.parts) if self.parts is not None else 1
+        count = float(parts) if isinstance(parts, int | float) else inf
+        return summed_width(self.single, self.deviation, count, self.confidence)
+
+
+def _noises(
+    measures: tuple[Column, ...], tables: tuple[ReleasedTable, ...], totals: Mapping[int, int]
+) -> tuple[_Noise, ...]:
+    """Return the error of each measure, at the confidence that holds for all together."""
     by_source = {table.source: table for table in tables}
     confidence = confidence_of(max(len(measures), 1))
-    return {
-        column: 0.0 if ends_of(column) else (
-            by_source[column.source].measures[int(column.name[1:]) - 1].half_width(confidence)
-        )
-        for column in measures
-    }
+    found = []
+    for column in measures:
+        if ends_of(column):
+            found.append(_Noise(column, 0.0, 0.0, confidence, None))
+            continue
+        table = by_source[totals.get(column.source, column.source)]
+        released = table.measures[int(column.name[1:]) - 1]
+        parts = parts_column(column) if column.source in totals else None
+        found.append(_Noise(column, released.half_width(confidence), released.deviation(),
+                            confidence, parts))
+    return tuple(found)
 
 
 def _value(value: object, kind: Type) -> Cell:

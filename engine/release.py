@@ -42,6 +42,14 @@ class Released:
             return list(self.values)
         return [float(value * self.step) for value in self.values]
 
+    def deviation(self) -> float:
+        """Standard deviation of the noise, in the column's own units."""
+        if self.mechanism is Mechanism.EXACT:
+            return 0.0
+        laplacian = self.mechanism is Mechanism.LAPLACE
+        spread = laplace.deviation if laplacian else gaussian.deviation
+        return spread(self.scale) * self.step
+
     def half_width(self, confidence: float) -> float:
         """Half-width of the noise's interval, in the column's own units."""
         if self.mechanism is Mechanism.EXACT:

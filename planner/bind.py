@@ -24,11 +24,16 @@ from planner.parse import Parsed
 from planner.refusal import Refused
 from planner.relation import (
     GIVEN_NAME,
+    Aggregate,
     Branch,
     Filter,
+    Given,
+    Join,
+    Measure,
     Ordered,
     Relation,
     Release,
+    Scan,
     Summary,
     Union,
     UnitAggregate,
@@ -47,6 +52,7 @@ from planner.scalar import (
 )
 from planner.scope import Scope, claim, refused
 from planner.subqueries import MarkCollector
+from planner.totals import Totals, grouping_sets
 from planner.unit_measures import UnitCollector
 from planner.windows import WindowCollector
 
@@ -88,6 +94,14 @@ class Context:
     numbers: count[int] = field(default_factory=lambda: count(1))
     ctes: Mapping[str, tuple[exp.CTE, Mapping[str, object]]] = field(default_factory=dict)
     givens: list[GivenRows] = field(default_factory=list)
+
+    def view(self, name: str) -> tuple[str, Context] | None:
+        """Find a view of the policy; it sees the views before it, and no CTE of the question."""
+        for place, (known, sql) in enumerate(self.catalog.views):
+            if known.lower() == name.lower():
+                catalog = replace(self.catalog, views=self.catalog.views[:place])
+                return sql, replace(self, catalog=catalog, ctes={})
+        return None
 
     def give(self, relation: Relation, outputs: Outputs) -> int:
         """Note that a released answer is used further in; returns its number."""
@@ -293,6 +307,8 @@ def _bind_rows(part: _Part) -> Rows:
     ]
     relation = filtered(windows.above(part.marks.above(part.relation)), chosen)
     distinct = select.args.get("distinct")
+    if distinct is not None or windows.items:
+        _refuse_completed(part.relation, select)
     if distinct is not None:
         claim(distinct)
         relation, outputs = _distinct(select, relation, outputs, context)
@@ -381,10 +397,16 @@ def _whole(node: exp.Expression | None) -> int | None:
 
 
 def _bind_aggregated(part: _Part) -> Rows:
-    keys = _group_keys(part)
+    keys, sets = _group_keys(part)
     if part.kind is Kind.PROTECTED and _own_unit(keys, part.relation):
+        if sets:
+            raise refused("grouping-sets", "sets of groups do not mix with the patient",
+                          "GROUP BY the patient first, ROLLUP in the outer SELECT", part.select)
         return _bind_per_unit(part, keys)
     _check_keys(keys, part.kind, part.select)
+    completed = _completed(part.relation)
+    if completed:
+        _check_completed_keys(keys, part)
     collector = Collector(next(part.context.numbers), part.scalars, part.relation)
     measure = bind_measure if part.kind is Kind.PROTECTED else bind_summary
     columns: dict[Expression, Expression] = {
@@ -392,17 +414,63 @@ def _bind_aggregated(part: _Part) -> Rows:
     }
 
     def grouped(below: Relation) -> Relation:
+        if completed:
+            _check_completed_measures(collector.measures, part)
         if part.kind is Kind.PROTECTED:
             return Release(collector.source, below, keys, tuple(collector.measures),
                            tuple(collector.quantiles), tuple(collector.derived))
         return Summary(collector.source, below, keys, tuple(collector.aggregates))
 
+    if sets and part.kind is Kind.PROTECTED:
+        totals = Totals(next(part.context.numbers), collector, keys, sets)
+        return _above_groups(part, totals.columns(), totals.source, totals.bind, totals.above,
+                             totals.grouping)
+    if sets:
+        raise refused("grouping-sets", "sets of groups over released rows are not answered",
+                      "one GROUP BY per level", part.select)
     return _above_groups(part, columns, collector.source,
                          lambda node: measure(node, collector), grouped)
 
 
+def _completed(relation: Relation) -> bool:
+    """Return whether the rows come from a public table LEFT JOIN a protected one."""
+    return kind_of(relation) is Kind.PROTECTED and any(
+        isinstance(node, Join) and node.completes for node in walk_relations(relation)
+    )
+
+
+def _check_completed_keys(keys: tuple[Expression, ...], part: _Part) -> None:
+    """Groups must come from the public side: it alone says which there are."""
+    public = {
+        node.source for node in walk_relations(part.relation)
+        if isinstance(node, Scan | Given) and kind_of(node) is Kind.PUBLIC
+    }
+    for key in keys:
+        if not keys or any(column.source not in public for column in columns_of(key)):
+            raise refused("outer-join", "the outer side is public, so only its columns can group",
+                          "GROUP BY columns of the public table, or an inner JOIN", part.select)
+    if not keys:
+        raise refused("outer-join", "without groups the outer side adds nothing but itself",
+                      "an inner JOIN", part.select)
+
+
+def _check_completed_measures(measures: list[Measure], part: _Part) -> None:
+    """COUNT(*) would count a public row without a patient as one."""
+    for measure in measures:
+        if measure.aggregate is Aggregate.COUNT and not measure.conditions:
+            raise refused("outer-join", "COUNT(*) would count a row without a patient as one",
+                          "COUNT of a column of the patients' table", part.select)
+
+
+def _refuse_completed(relation: Relation, node: exp.Expression) -> None:
+    if _completed(relation):
+        raise refused("outer-join", "a public table on the outer side has rows without a patient",
+                      "an inner JOIN, or aggregate with GROUP BY the public table's columns", node)
+
+
 def _bind_per_unit(part: _Part, keys: tuple[Expression, ...]) -> Rows:
     """GROUP BY with the patient: one row per patient and key, still protected."""
+    _refuse_completed(part.relation, part.select)
     source = next(part.context.numbers)
     others = _other_keys(keys, part.relation, part.select)
     columns = _unit_key_columns(keys, others, part.relation, source)
@@ -417,6 +485,7 @@ def _bind_per_unit(part: _Part, keys: tuple[Expression, ...]) -> Rows:
 def _above_groups(
     part: _Part, columns: Mapping[Expression, Expression], source: int,
     aggregate: Callable[[exp.Expression], Expression], grouped: Callable[[Relation], Relation],
+    grouping: Callable[[exp.Grouping, Scalars], Expression] | None = None,
 ) -> Rows:
     """Bind what stands above a GROUP BY: outputs, HAVING, windows, QUALIFY, order and limit."""
     select, context = part.select, part.context
@@ -427,7 +496,7 @@ def _above_groups(
     # Windows are bound before the groups exist; only the kind of what is below matters to them.
     placeholder = grouped(part.relation)
     windows = WindowCollector(next(context.numbers), placeholder, above)
-    scalars = replace(part.scalars, aggregate=aggregate, window=windows.bind)
+    scalars = replace(part.scalars, aggregate=aggregate, window=windows.bind, grouping=grouping)
 
     def read(node: exp.Expression, aliases: Outputs) -> Expression:
         return above(node, replace(scalars, aliases=aliases))
@@ -447,21 +516,26 @@ def _above_groups(
     return Rows(relation, outputs)
 
 
-def _group_keys(part: _Part) -> tuple[Expression, ...]:
+def _group_keys(
+    part: _Part,
+) -> tuple[tuple[Expression, ...], tuple[tuple[Expression, ...], ...]]:
+    """Return the keys of the finest groups, and the sets of keys where several were asked."""
     group = part.select.args.get("group")
     if group is None:
-        return ()
+        return (), ()
     claim(group, "expressions", "all")
     nodes = list(group.expressions)
     if group.args.get("all"):
         nodes = [node for _, node in part.items if not _has_aggregate(node)]
-    keys: list[Expression] = []
-    for node in nodes:
-        if isinstance(node, exp.Cube | exp.Rollup | exp.GroupingSets):
-            raise refused("grouping-sets", f"{node.key.upper()} is not answered yet",
-                          "one GROUP BY per level", node)
-        keys.append(bind_scalar(_grouped(node, part.scope, part.items), part.scalars))
-    return tuple(dict.fromkeys(key for key in keys if not isinstance(key, Literal)))
+
+    def key(node: exp.Expression) -> Expression:
+        return bind_scalar(_grouped(node, part.scope, part.items), part.scalars)
+
+    sets = [()] if not nodes else grouping_sets(nodes, key)
+    keys = tuple(dict.fromkeys(
+        k for chosen in sets for k in chosen if not isinstance(k, Literal)
+    ))
+    return keys, tuple(sets) if len(sets) > 1 else ()
 
 
 def _grouped(node: exp.Expression, scope: Scope, items: Items) -> exp.Expression:

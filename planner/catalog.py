@@ -76,6 +76,7 @@ class Catalog:
 
     tables: tuple[CatalogTable, ...]
     policy_hash: str
+    views: tuple[tuple[str, str], ...] = ()  # name and SELECT; each sees those before it
 
     def table(self, name: str) -> CatalogTable | None:
         """Find a table by name, ignoring case as SQL does."""

@@ -88,7 +88,7 @@ def catalog_of(policy: Policy, public: tuple[PublicTable, ...]) -> Catalog:
             name, Kind.PROTECTED, columns, declared.one_row_per_unit,
             policy.rows_per_unit(name), policy.max_rows_per_unit(name),
         ))
-    return Catalog(tuple(tables), policy.policy_hash)
+    return Catalog(tuple(tables), policy.policy_hash, tuple(policy.views.items()))
 
 
 def _public_table(policy: Policy, name: str, found: dict[str, PublicTable]) -> CatalogTable:

@@ -317,6 +317,11 @@ class Printer:
             if conditions:
                 call += f" FILTER (WHERE {self.conditions(conditions)})"
             shown.append(f"{call} AS {quoted(f'm{i + 1}_{summary.source}')}")
+        if summary.sets:
+            for i, key in enumerate(summary.keys):
+                grouping = f"GROUPING({self.scalar(key)})"
+                shown.append(f"{grouping} AS {quoted(f'g{i + 1}_{summary.source}')}")
+            shown.append(f"COUNT(*) AS {quoted(f'n_{summary.source}')}")
         group = self._grouping(summary)
         inner = self.relation(summary.input)
         return f"(SELECT {', '.join(shown) or '1 AS one'} FROM {inner}{group})"

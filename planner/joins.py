@@ -14,6 +14,7 @@ from planner.catalog import CatalogTable, Kind
 from planner.domain import Type
 from planner.expression import Column, Expression, columns_of, is_per_unit, replaced, walk
 from planner.functions import Unfit, make
+from planner.parse import parse
 from planner.refusal import Refused
 from planner.relation import (
     Filter,
@@ -126,12 +127,28 @@ def _bind_table(
     if cte is not None:
         outer = replace(context, ctes=cte[1])  # type: ignore[arg-type]
         return _derived(cte[0].this, node.alias or name, outer, bind_query, node)
+    view = context.view(name)
+    if view is not None:
+        return _view(view, node.alias or name, bind_query, node)
     table = context.catalog.table(name)
     if table is None:
         known = [t.name for t in context.catalog.tables]
+        known += [view for view, _ in context.catalog.views]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:8]
         raise refused("unknown-table", f"no declared table {name}", ", ".join(near), node)
     return _scan(table, node.alias or table.name, next(context.numbers))
+
+
+def _view(
+    view: tuple[str, Context], alias: str, bind_query: BindQuery, node: exp.Expression
+) -> tuple[Relation, Scope]:
+    """Bind a view of the policy: the steward's SELECT, under the same rules as everybody's."""
+    sql, context = view
+    try:
+        return _derived(parse(sql).tree, alias, context, bind_query, node)
+    except Refused as refusal:
+        raise Refused(refusal.rule, f"in the policy's view {alias}: {refusal.message}",
+                      refusal.hint) from None
 
 
 def given_table(relation: Relation, scope: Scope, context: Context) -> tuple[Relation, Scope]:
@@ -214,19 +231,15 @@ def _joined(
         left, right = right, left
         equal = [(b, a) for a, b in equal]
     kinds = (kind_of(left), kind_of(right))
-    _check_kinds(kinds, how, join)
+    completes = how is How.LEFT and kinds == (Kind.PUBLIC, Kind.PROTECTED)
     tie = kinds == (Kind.PROTECTED, Kind.PROTECTED)
     if tie:
         equal = _tied(equal, left, right, join)
     if how is How.LEFT:
         scope = _nullable(scope, optional, right, equal, conditions, tie)
-    return Join(left, right, how, tie, tuple(equal), tuple(conditions)), scope
-
-
-def _check_kinds(kinds: tuple[Kind, Kind], how: How, join: exp.Join) -> None:
-    if how is How.LEFT and kinds == (Kind.PUBLIC, Kind.PROTECTED):
-        raise refused("outer-join", "a public table on the outer side has rows without a patient",
-                      "JOIN, or the patients' table on the outer side", join)
+    if completes:
+        how = How.INNER
+    return Join(left, right, how, tie, tuple(equal), tuple(conditions), completes), scope
 
 
 def _conditions(

@@ -94,6 +94,7 @@ def _count(
     if inner is None or isinstance(inner, exp.Star):
         return collector.measure(count_rows(conditions))
     if not isinstance(inner, exp.Distinct):
+        inner, conditions = _unwrapped(inner, conditions, collector)
         value = bind_scalar(inner, collector.inner)
         return collector.measure(count_of(value, conditions))
     claim(inner, "expressions")
@@ -103,10 +104,37 @@ def _count(
     return _distinct(inner.expressions[0], conditions, collector, node)
 
 
+def _unwrapped(
+    inner: exp.Expression, conditions: tuple[Expression, ...], collector: Collector,
+    zero: bool = False,
+) -> tuple[exp.Expression, tuple[Expression, ...]]:
+    """Read COUNT(CASE WHEN c THEN x END) as COUNT(x) FILTER (WHERE c), one form for both.
+
+    With `zero` (sums), ELSE 0 adds nothing either.
+    """
+    if not isinstance(inner, exp.Case | exp.If):
+        return inner, conditions
+    branches = inner.args.get("ifs") if isinstance(inner, exp.Case) else [inner]
+    other = inner.args.get("default" if isinstance(inner, exp.Case) else "false")
+    if (inner.args.get("ifs") and inner.this is not None) or len(branches or ()) != 1:
+        return inner, conditions
+    nothing = isinstance(other, exp.Null) or (
+        zero and isinstance(other, exp.Literal) and other.name in ("0", "0.0")
+    )
+    if other is not None and not nothing:
+        return inner, conditions
+    branch = branches[0]  # type: ignore[index]
+    value = branch.args["true"]
+    if not isinstance(value, exp.Column | exp.Literal):
+        return inner, conditions
+    return value, (*conditions, bind_condition(branch.this, collector.inner))
+
+
 def _distinct(
     inner: exp.Expression, conditions: tuple[Expression, ...], collector: Collector,
     node: exp.Expression,
 ) -> Expression:
+    inner, conditions = _unwrapped(inner, conditions, collector)
     value = bind_scalar(inner, collector.inner)
     if value.domain.type is Type.IMAGE:
         raise refused("types", "images are not counted by value", "COUNT(x)", node)
@@ -125,7 +153,10 @@ def _sum(
     if isinstance(node.this, exp.Distinct):
         raise refused("types", f"{name}(DISTINCT ...) is not answered",
                       f"{name} over a GROUP BY that makes values distinct", node)
-    value = bind_scalar(node.this, collector.inner)
+    inner = node.this
+    if isinstance(node, exp.Sum):
+        inner, conditions = _unwrapped(inner, conditions, collector, zero=True)
+    value = bind_scalar(inner, collector.inner)
     if not (value.domain.is_number or value.domain.type is Type.BOOLEAN):
         raise refused("types", f"{name} needs numbers, {short(node.this)} is a "
                       f"{value.domain.type.value}", "COUNT(DISTINCT ...)", node)

@@ -69,7 +69,8 @@ def bind_moment(
     if isinstance(node, exp.RegrIntercept):
         level_first = make("add", mean_first, constant(first.middle))
         level_second = make("add", mean_second, constant(second.middle))
-        return _from_two_rows(collector, rows, make("sub", level_first, make("mul", slope, level_second)))
+        intercept = make("sub", level_first, make("mul", slope, level_second))
+        return _from_two_rows(collector, rows, intercept)
     spread_first = _variance(first, mean_first, rows, conditions, collector)
     root = make("sqrt", make("mul", spread_first, spread_second))
     corr = make("clamp", make("div", covariance, root), constant(-1.0), constant(1.0))

@@ -57,7 +57,11 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Pairs of rows. `tie` adds equality of units; `equal` are the user's key equalities."""
+    """Pairs of rows. `tie` adds equality of units; `equal` are the user's key equalities.
+
+    `completes` marks an inner join that the user wrote as public LEFT JOIN protected: rows of
+    the public side without a patient are not rows here, but groups of the public key set.
+    """
 
     left: Relation
     right: Relation
@@ -65,6 +69,7 @@ class Join:
     tie: bool
     equal: tuple[tuple[Expression, Expression], ...]
     conditions: tuple[Expression, ...]
+    completes: bool = False
 
 
 class Aggregate(Enum):

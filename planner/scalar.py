@@ -31,6 +31,7 @@ class Scalars:
     aliases: tuple[tuple[str, Expression], ...] = ()
     window: Callable[[exp.Window, Scalars], Expression] | None = None
     subquery: Callable[[exp.Expression, Scalars], Expression] | None = None
+    grouping: Callable[[exp.Grouping, Scalars], Expression] | None = None
 
 
 AGGREGATES = (exp.AggFunc,)
@@ -50,9 +51,12 @@ def bind_scalar(node: exp.Expression, scalars: Scalars) -> Expression:
             raise refused("subquery", f"a subquery cannot stand here: {short(node)}",
                           "a subquery in FROM, or a JOIN", node)
         return scalars.subquery(node, scalars)
-    if isinstance(node, exp.Filter | exp.WithinGroup) or (
-        isinstance(node, AGGREGATES) and not isinstance(node, exp.Grouping)
-    ):
+    if isinstance(node, exp.Grouping):
+        if scalars.grouping is None:
+            raise refused("aggregate-place", "GROUPING stands beside ROLLUP, CUBE and GROUPING "
+                          "SETS", "leave it out", node)
+        return scalars.grouping(node, scalars)
+    if isinstance(node, (exp.Filter, exp.WithinGroup, *AGGREGATES)):
         if scalars.aggregate is None:
             raise refused("aggregate-place", f"an aggregate cannot stand here: {short(node)}",
                           "move it to the SELECT list or HAVING", node)
