@@ -57,6 +57,7 @@ class Settings:
     epsilon: Number | None = None
     delta: Number | None = None
     rows: int | None = None
+    dialect: str = "duckdb"
 
 
 class Engine:
@@ -117,19 +118,21 @@ class Engine:
 
     def query(
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
-        rows: int | None = None, analyst: str | None = None, noiseless: bool = False,
+        rows: int | None = None, analyst: str | None = None, dialect: str = "duckdb",
+        noiseless: bool = False,
     ) -> Result:
         """Answer one SELECT.
 
         `epsilon` and `delta` are what the whole question may cost (defaults from the policy);
-        `rows` is how many rows of one patient may count. `noiseless` and an infinite epsilon
+        `rows` is how many rows of one patient may count; `dialect` is the SQL it is written in
+        (postgres, bigquery, snowflake, spark, tsql, ...). `noiseless` and an infinite epsilon
         work on an engine opened with insecure_testing only.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         who = self._who(analyst)
         if noiseless or _is_infinite(epsilon):
-            return self._look_behind(sql, Settings(epsilon, delta, rows))
-        bound, plan = self._plan(sql, Settings(epsilon, delta, rows))
+            return self._look_behind(sql, Settings(epsilon, delta, rows, dialect))
+        bound, plan = self._plan(sql, Settings(epsilon, delta, rows, dialect))
         if self._ledger is None or self._kept is None:
             return self._test(sql, bound, plan)
         return self._answer(sql, bound, plan, who, self._ledger, self._kept)
@@ -137,8 +140,10 @@ class Engine:
     def _plan(self, sql: str, settings: Settings) -> tuple[Bound, NoisePlan]:
         """Text to priced plan: reads no row, spends nothing."""
         try:
+            parsed = parse(sql, settings.dialect)
+            settings = _with_options(settings, parsed.options)
             epsilon, delta = self._wanted(settings)
-            bound = bind(parse(sql), self._snapshot.catalog)
+            bound = bind(parsed, self._snapshot.catalog)
             bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
             return bound, price(bounded, epsilon, delta, self._filter.order)
         except Refused as refusal:
@@ -198,7 +203,7 @@ class Engine:
             bound, plan = self._plan(sql, settings)
         else:
             try:
-                bound = bind(parse(sql), self._snapshot.catalog)
+                bound = bind(parse(sql, settings.dialect), self._snapshot.catalog)
                 bounded = tuple(bound_release(r, None, unbounded=True) for r in bound.releases)
             except Refused as refusal:
                 raise refusal.located(sql) from None
@@ -209,12 +214,12 @@ class Engine:
 
     def explain(
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
-        rows: int | None = None,
+        rows: int | None = None, dialect: str = "duckdb",
     ) -> Plan:
         """Say what a question would do and cost. Free, and the same for every database."""
         if _is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
-        bound, plan = self._plan(sql, Settings(epsilon, delta, rows))
+        bound, plan = self._plan(sql, Settings(epsilon, delta, rows, dialect))
         known = recall(bound, plan, self._kept, self._public) if self._kept is not None else {}
         return describe(bound, plan, sql, remaining(plan, frozenset(known)).loss)
 
@@ -336,6 +341,20 @@ class Budget:
             f"  left    {self.left}\n"
             f"  enough for {count} more questions at epsilon {self.typical_epsilon:g}"
         )
+
+
+def _with_options(settings: Settings, options: tuple[tuple[str, str], ...]) -> Settings:
+    """Take options from the text; what the call says wins."""
+    given = dict(options)
+    rows = settings.rows
+    if rows is None and "rows" in given:
+        if not given["rows"].isdigit():
+            raise Refused("rows", f"rows must be a whole number, got {given['rows'][:40]!r}",
+                          "max_rows_contributed=20")
+        rows = int(given["rows"])
+    epsilon = given.get("epsilon") if settings.epsilon is None else settings.epsilon
+    delta = given.get("delta") if settings.delta is None else settings.delta
+    return Settings(epsilon, delta, rows, settings.dialect)
 
 
 def _exact(name: str, value: Number | None, default: Decimal) -> Fraction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 
 import sqlglot
@@ -12,6 +13,10 @@ from sqlglot.errors import SqlglotError
 from planner.refusal import Position, Refused
 
 TEXT_MAX = 100_000  # characters; a longer question is a mistake or an attack
+DIALECTS = frozenset({
+    "duckdb", "postgres", "bigquery", "snowflake", "spark", "tsql", "databricks", "redshift",
+    "mysql", "trino", "sqlite",
+})
 DEPTH_MAX = 150  # levels of nesting the later stages walk safely
 NODES_MAX = 20_000
 
@@ -21,10 +26,14 @@ logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """The user's text and its tree, which later stages only read."""
+    """The user's text and its tree, which later stages only read.
+
+    `options` are those of a SELECT WITH DIFFERENTIAL_PRIVACY clause: epsilon, delta, rows.
+    """
 
     sql: str
     tree: exp.Select | exp.SetOperation
+    options: tuple[tuple[str, str], ...] = ()
 
 
 def parse(sql: str, dialect: str = "duckdb") -> Parsed:
@@ -38,8 +47,14 @@ def parse(sql: str, dialect: str = "duckdb") -> Parsed:
     if len(sql) > TEXT_MAX:
         raise Refused("too-large", f"the text has {len(sql):,} characters; the limit is "
                       f"{TEXT_MAX:,}", "a shorter question")
+    if dialect not in DIALECTS:
+        raise Refused("dialect", f"no dialect {dialect!r}", ", ".join(sorted(DIALECTS)))
+    written, options = sql, ()
     try:
-        statements = [s for s in sqlglot.parse(sql, dialect=dialect) if s is not None]
+        sql, options = _private_clause(sql)
+        if dialect != "duckdb":
+            sql = _translated(sql, dialect)
+        statements = [s for s in sqlglot.parse(sql, dialect="duckdb") if s is not None]
     except RecursionError:
         raise Refused("too-large", "the text is nested too deeply",
                       f"at most {DEPTH_MAX} levels") from None
@@ -55,7 +70,48 @@ def parse(sql: str, dialect: str = "duckdb") -> Parsed:
     if not isinstance(tree, exp.Select | exp.SetOperation):
         raise Refused("only-select", f"only SELECT is answered, got {_verb(sql)}",
                       "SELECT COUNT(*) FROM ...", Position(1, 1, len(_verb(sql))), sql)
-    return Parsed(sql, tree)
+    return Parsed(sql if dialect != "duckdb" else written, tree, options)
+
+
+def _translated(sql: str, dialect: str) -> str:
+    """Translate a question into DuckDB's words; what has no translation is refused."""
+    trees = [t for t in sqlglot.parse(sql, dialect=dialect) if t is not None]
+    for tree in trees:
+        _measure(tree, sql)
+    return "; ".join(
+        tree.sql("duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE) for tree in trees
+    )
+
+
+_CLAUSE = re.compile(r"\A(\s*SELECT)\s+WITH\s+DIFFERENTIAL_PRIVACY(?:\s+OPTIONS\s*\(([^()]*)\))?",
+                     re.IGNORECASE)
+# How ZetaSQL names what we call otherwise; the patient is the policy's business, not the text's.
+_OPTIONS = {
+    "epsilon": "epsilon", "delta": "delta", "max_rows_contributed": "rows",
+    "max_groups_contributed": "rows", "privacy_unit_column": "",
+}
+
+
+def _private_clause(sql: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Read SELECT WITH DIFFERENTIAL_PRIVACY OPTIONS (...) as options of ours.
+
+    The clause is blanked out and not cut, so that every place in the text stays where it was.
+    """
+    match = _CLAUSE.match(sql)
+    if match is None:
+        return sql, ()
+    options: list[tuple[str, str]] = []
+    for part in filter(None, (p.strip() for p in (match.group(2) or "").split(","))):
+        name, _, value = (word.strip() for word in part.partition("="))
+        ours = _OPTIONS.get(name.lower())
+        if ours is None:
+            raise Refused("unknown-clause", f"no option {name[:40]}",
+                          ", ".join(sorted(_OPTIONS)), None, sql)
+        if ours:
+            options.append((ours, value))
+    start, end = match.end(1), match.end(0)
+    blank = "".join("\n" if c == "\n" else " " for c in sql[start:end])
+    return sql[:start] + blank + sql[end:], tuple(options)
 
 
 def _given(node: exp.Expr) -> list[str]:

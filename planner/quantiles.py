@@ -28,11 +28,24 @@ def reading_of(
         return node.this, ((Reading.MODE, 0.0),)
     if isinstance(node, WITH_SHARE) and "this" in node.args:
         share = node.args.get("expression") or node.args.get("quantile")
+        if isinstance(share, exp.Order):  # QUANTILE_CONT(x, 0.9 ORDER BY x)
+            return _ordered(node.this, share, node)
         if share is not None:
             return node.this, ((Reading.QUANTILE, share_of(share, node)),)
     if isinstance(node, exp.WithinGroup):
         return _within_group(node)
     return None
+
+
+def _ordered(
+    value: exp.Expression, order: exp.Order, node: exp.Expression
+) -> tuple[exp.Expression, tuple[tuple[Reading, float], ...]]:
+    entry = order.expressions[0]
+    if len(order.expressions) != 1 or entry.this != value:
+        raise refused("types", "a quantile is ordered by what it is taken of",
+                      "QUANTILE_CONT(x, 0.9)", node)
+    share = share_of(order.this, node)
+    return value, ((Reading.QUANTILE, 1 - share if entry.args.get("desc") else share),)
 
 
 def _within_group(

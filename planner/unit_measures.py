@@ -9,7 +9,8 @@ from sqlglot import exp
 from planner.domain import Type
 from planner.expression import Column, Expression
 from planner.functions import Unfit, make
-from planner.relation import Relation, UnitItem, rows_max
+from planner.quantiles import reading_of
+from planner.relation import Reading, Relation, UnitItem, rows_max
 from planner.scalar import Scalars, bind_condition, bind_scalar, conjuncts, constant, short
 from planner.scope import claim, refused
 from planner.unit_functions import UNIT_FUNCTIONS
@@ -17,7 +18,7 @@ from planner.unit_functions import UNIT_FUNCTIONS
 NAMES: dict[type[exp.Expression], str] = {
     exp.Count: "count", exp.Sum: "sum", exp.Avg: "avg", exp.Min: "min", exp.Max: "max",
     exp.LogicalAnd: "bool_and", exp.LogicalOr: "bool_or", exp.Median: "median",
-    exp.Quantile: "quantile", exp.PercentileCont: "quantile", exp.Stddev: "stddev_samp",
+    exp.Stddev: "stddev_samp",
     exp.StddevSamp: "stddev_samp", exp.StddevPop: "stddev_pop", exp.Variance: "var_samp",
     exp.VariancePop: "var_pop", exp.CountIf: "count",
 }
@@ -52,7 +53,7 @@ def _item(node: exp.Expression, collector: UnitCollector) -> UnitItem:
         )
         node = node.this
     value, share = _split(node)
-    name = NAMES.get(type(node))
+    name = "quantile" if share is not None else NAMES.get(type(node))
     if name is None:
         raise refused("unknown-aggregate", f"{short(node)} is not answered within a patient",
                       ", ".join(sorted(UNIT_FUNCTIONS)).upper(), node)
@@ -84,18 +85,10 @@ def _item(node: exp.Expression, collector: UnitCollector) -> UnitItem:
 
 def _split(node: exp.Expression) -> tuple[exp.Expression | None, float | None]:
     """Return what is aggregated and the share of a quantile."""
-    if isinstance(node, exp.Quantile):
-        claim(node, "this", "quantile")
-        return node.this, _share(node.args["quantile"], node)
-    if isinstance(node, exp.WithinGroup):
-        raise refused("unknown-aggregate", "WITHIN GROUP is not answered within a patient",
-                      "QUANTILE_CONT(x, 0.9)", node)
+    found = reading_of(node)
+    if found is not None and found[1][0][0] is Reading.QUANTILE and (
+        not isinstance(node, exp.Median)
+    ):
+        return found[0], found[1][0][1]
     claim(node, "this", "big_int")
     return node.this, None
-
-
-def _share(node: exp.Expression, whole: exp.Expression) -> float:
-    try:
-        return float(node.name)
-    except ValueError:
-        raise refused("types", "the share of a quantile is a constant", "0.9", whole) from None
