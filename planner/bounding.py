@@ -111,10 +111,11 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class BoundedMeasure:
-    """A measure with the strategy that bounds it."""
+    """A measure with the strategy that bounds it, and why the others were not taken."""
 
     measure: Measure
     strategy: Strategy
+    rejected: tuple[tuple[Shape, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +140,15 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     """
     relation = release.input
     keys = public_keys(release.keys, relation)
-    measures = tuple(
-        BoundedMeasure(m, _unbounded(relation) if unbounded else _choose(m, release, keys, rows))
-        for m in release.measures
-    )
-    selection = None
-    if keys is None:
-        units = Measure(Aggregate.UNITS, None, ())
-        chosen = _unbounded(relation) if unbounded else _choose(units, release, keys, rows)
-        selection = BoundedMeasure(units, chosen)
+
+    def bounded(measure: Measure) -> BoundedMeasure:
+        if unbounded:
+            return BoundedMeasure(measure, _unbounded(relation))
+        chosen = _choose(measure, release, keys, rows)
+        return BoundedMeasure(measure, chosen, _rejected(measure, release, chosen))
+
+    measures = tuple(map(bounded, release.measures))
+    selection = bounded(Measure(Aggregate.UNITS, None, ())) if keys is None else None
     return BoundedRelease(release, keys, measures, selection)
 
 
@@ -197,6 +198,36 @@ def _choose(
     if measure.ratio or groups != 1:
         return Strategy(Shape.NORM_SCALE, relation, allowed, allowed)
     return Strategy(Shape.UNIT_CLIP, relation, allowed, 1)
+
+
+def _rejected(
+    measure: Measure, release: Release, chosen: Strategy
+) -> tuple[tuple[Shape, str], ...]:
+    """Say of each other strategy why it was not taken: from public facts, like the choice."""
+    relation = release.input
+    most = rows_max(relation)
+    many = "no bound on the rows of a patient" if most is None else f"up to {most:,} rows"
+    reasons = {
+        Shape.ONE_ROW: f"a patient can have {many} here",
+        Shape.FEW_ROWS: f"a patient can have {many} here",
+        Shape.ROW_RANK: "conditions pick among a patient's rows; a random sample would miss them",
+        Shape.UNIT_CLIP: "the same noise, and grouping by patient takes longer to run",
+        Shape.NORM_SCALE: "the same noise, and grouping by patient takes longer to run",
+    }
+    if driver_of(relation) is None:
+        reasons[Shape.ROW_RANK] = "the join multiplies rows without a bound by one table's rows"
+    if chosen.shape in (Shape.ONE_ROW, Shape.FEW_ROWS):
+        reasons = dict.fromkeys(reasons, "nothing needs to be cut: the bound holds by itself")
+    elif measure.aggregate is Aggregate.UNITS:
+        reasons[Shape.NORM_SCALE] = "a patient counts once in a group, whole or not at all"
+        reasons[Shape.ROW_RANK] = "counting each patient once per group drops no row"
+    elif measure.aggregate in LIMITED:
+        reasons[Shape.NORM_SCALE] = "distinct values and quantiles have no parts to scale"
+    elif chosen.shape is Shape.NORM_SCALE:
+        reasons[Shape.UNIT_CLIP] = "clipping sum and count, or group by group, would bias them"
+    elif chosen.shape is Shape.UNIT_CLIP:
+        reasons[Shape.NORM_SCALE] = "a sum of one group keeps more when only its total is clipped"
+    return tuple((shape, why) for shape, why in reasons.items() if shape is not chosen.shape)
 
 
 def _has_row_conditions(measure: Measure, relation: Relation) -> bool:

@@ -20,7 +20,7 @@ from planner.relation import Filter, How, Join, Relation, Scan, walk_relations
 
 KEYS_MAX = 100_000  # more public groups than this are selected privately instead
 EVALUATIONS_MAX = 20_000
-FILTERED_MAX = 2_000  # members of one column that conditions are tried on
+FILTERED_MAX = 5_000  # members of one column that conditions are tried on
 
 Key = tuple[Value | None, ...]
 

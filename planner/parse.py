@@ -49,7 +49,7 @@ def parse(sql: str, dialect: str = "duckdb") -> Parsed:
                       f"{TEXT_MAX:,}", "a shorter question")
     if dialect not in DIALECTS:
         raise Refused("dialect", f"no dialect {dialect!r}", ", ".join(sorted(DIALECTS)))
-    written, options = sql, ()
+    written = sql
     try:
         sql, options = _private_clause(sql)
         if dialect != "duckdb":

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import sqrt
 from types import MappingProxyType
 
 from mechanisms.loss import PrivacyLoss
 from planner.bind import Bound
+from planner.catalog import Kind
 from planner.emit import outer_statement
 from planner.expression import Call, Column, Expression, columns_of
 from planner.parse import pretty
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
-from planner.relation import Aggregate, Release
+from planner.relation import (
+    Aggregate,
+    Given,
+    Mark,
+    Release,
+    Scan,
+    Union,
+    UnitAggregate,
+    Window,
+    walk_relations,
+)
 from planner.uncertainty import CONFIDENCE, confidence_of
 
 TYPICAL_ROWS = 1_000
@@ -33,6 +44,7 @@ class PlannedRelease:
     strategy: str
     bound: str
     half_width: float
+    rejected: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,22 @@ class Plan:
     statements: tuple[str, ...] = field(repr=False)
     outer_statement: str = field(repr=False)
     groups: int | None = None
+    road: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the plan as plain values, ready for JSON."""
+        return {
+            "question": self.question,
+            "road": list(self.road),
+            "releases": [asdict(release) for release in self.releases],
+            "groups": self.groups,
+            "expected_error": dict(self.expected_error),
+            "cost": _loss(self.cost),
+            "full_cost": _loss(self.full_cost),
+            "kept": self.kept,
+            "sql": list(self.statements),
+            "outer_sql": self.outer_statement,
+        }
 
     @property
     def sql(self) -> str:
@@ -85,7 +113,39 @@ def describe(bound: Bound, priced: NoisePlan, question: str, cost: PrivacyLoss) 
         question, cost, priced.loss, tuple(found), MappingProxyType(errors),
         statements, outer_statement(bound.rows.relation, outputs),
         sizes[0] if len(sizes) == 1 else None,
+        tuple(line for release in priced.releases for line in _road(release)),
     )
+
+
+def _loss(loss: PrivacyLoss) -> dict[str, float]:
+    return {"epsilon": loss.epsilon, "delta": loss.delta, "rdp": loss.rdp}
+
+
+def _road(release: PricedRelease) -> list[str]:
+    """Say what is read, whose it is, and what the groups are."""
+    lines = []
+    for node in walk_relations(release.bounded.release.input):
+        if isinstance(node, Scan):
+            rows = "one row a patient" if node.one_row else (
+                f"at most {node.max_rows:,} rows a patient"
+            )
+            whose = rows if node.kind is Kind.PROTECTED else "no patient's data"
+            lines.append(f"{node.table}: {node.kind.value}, {whose}")
+        elif isinstance(node, UnitAggregate):
+            lines.append("grouped by patient: protected, a computation within each patient")
+        elif isinstance(node, Window):
+            lines.append("windows within each patient: protected")
+        elif isinstance(node, Mark):
+            lines.append("EXISTS within each patient: protected")
+        elif isinstance(node, Union):
+            lines.append(f"UNION ALL of {len(node.branches)} parts: protected")
+        elif isinstance(node, Given):
+            lines.append("a released answer: public from here on")
+    keys = release.bounded.keys
+    if release.bounded.release.keys:
+        count = "chosen privately" if keys is None else f"{len(keys):,}, known in public"
+        lines.append(f"groups: {count}")
+    return lines
 
 
 def _planned(
@@ -105,6 +165,7 @@ def _one(name: str, priced: Priced, keys: str) -> PlannedRelease:
         name, priced.mechanism.value, priced.scale * step, step, priced.l1 * step,
         sqrt(priced.l2_squared) * step, keys, priced.bounded.strategy.shape.value,
         priced.bounded.strategy.words(), priced.half_width(CONFIDENCE),
+        tuple((shape.value, why) for shape, why in priced.bounded.rejected),
     )
 
 
@@ -168,9 +229,12 @@ def _lines(plan: Plan) -> list[str]:
     lines = ["plan"]
     if not plan.releases:
         lines.append("  reads no patient's data: free")
+    lines.extend(f"  reads          {line}" for line in plan.road if not line.startswith("groups"))
     for release in plan.releases:
         lines.append(f"  {release.name}")
         lines.append(f"    bounded by   {release.strategy}: {release.bound}")
+        lines.extend(f"    not taken    {shape}: {why}" for shape, why in release.rejected
+                     if shape != "few rows per patient")
         lines.append(f"    one patient  moves it by at most {release.l1:,.6g} "
                      f"(L2 {release.l2:,.6g})")
         if release.mechanism == Mechanism.EXACT.value:
