@@ -1,0 +1,310 @@
+"""Cases and small clinics in, exact pre-noise vectors and their distance between neighbours out.
+
+Two databases are neighbours when one has one patient more, with all of that patient's rows. The
+replay takes the plan of a question, runs its statements on both, and compares the exact integers
+of every measure with the sensitivity that the plan states: no noise, no tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from engine import Engine
+from engine.api import Settings
+from engine.clinic import DEPARTMENTS, REGIONS, TESTS, clinic_policy, write_clinic
+from engine.execution import open_unpaid
+from engine.release import Released, add_noise, choose_keys
+from engine.releases import given_values, keys_of, names_of
+from planner.bind import Bound, bind
+from planner.bounded_sql import SELECTION
+from planner.bounding import bound as bound_release
+from planner.catalog import Catalog
+from planner.parse import parse
+from planner.plan import Plan, describe
+from planner.price import NoisePlan, Priced, price
+
+CASES = Path(__file__).parent.parent / "cases"
+EPSILON, DELTA, ORDER = Fraction(1, 2), Fraction(1, 10**9), Fraction(22)
+HEAVY, LIGHT, EMPTY = 5_000, 5_001, 5_002  # patients with many visits, with one, with none
+HOSTILE = 9_000
+
+
+# ---- cases --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """One statement of a case file and what its comment lines say of it."""
+
+    theme: str
+    name: str
+    sql: str
+    facts: tuple[str, ...]
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.theme}: {self.name}"
+
+
+def read_cases(kind: str) -> list[Case]:
+    """Read tests/cases/<kind>/*.sql.
+
+    A case is a comment line with its name, the statement, a comment line `-- = fact` for each
+    noised column (`-- ! rule` for a refusal), and notes such as `-- oracle: why it differs`.
+    """
+    found = []
+    for path in sorted((CASES / kind).glob("*.sql")):
+        for block in path.read_text().split("\n\n"):
+            lines = [line for line in block.splitlines() if line.strip()]
+            if lines and not lines[0].startswith("---"):
+                found.append(_case(path.stem, lines))
+    return found
+
+
+def _case(theme: str, lines: list[str]) -> Case:
+    name = lines[0].removeprefix("-- ")
+    sql = "\n".join(line for line in lines if not line.startswith("--")).rstrip(";")
+    said = [line[3:] for line in lines[1:] if line.startswith("-- ")]
+    facts = tuple(line[2:] for line in said if line[:2] in ("= ", "! "))
+    notes = dict(line.split(": ", 1) for line in said if line[:2] not in ("= ", "! "))
+    return Case(theme, name, sql, facts, notes)
+
+
+def facts_of(bound: Bound, plan: NoisePlan, sql: str) -> tuple[str, ...]:
+    """Say what a plan does, in one line for each noised column."""
+    described = describe(bound, plan, sql, plan.loss)
+    sizes = []
+    for release in plan.releases:
+        keys = release.bounded.keys
+        size = "selected" if keys is None else f"public {len(keys)}"
+        sizes += [size] * (len(release.measures) + (release.selection is not None))
+    return tuple(
+        f"{r.name}: {r.strategy}, l1 {r.l1:.6g}, keys {size}, {r.mechanism}"
+        for r, size in zip(described.releases, sizes, strict=True)
+    ) or ("free",)
+
+
+def planned(sql: str, catalog: Catalog, rows: int | None = None) -> tuple[Bound, NoisePlan]:
+    """Plan a question from the catalog alone: no database is at hand here."""
+    bound = bind(parse(sql), catalog)
+    releases = tuple(bound_release(release, rows) for release in bound.releases)
+    return bound, price(releases, EPSILON, DELTA, ORDER)
+
+
+# ---- clinics ------------------------------------------------------------------------------
+
+
+def base_clinic(path: Path) -> Path:
+    """Write a clean clinic with a heavy, a light and an empty patient, and with NULLs in it."""
+    write_clinic(path, patients=25, seed=11, dirty=False, labs_per_patient=6)
+    with duckdb.connect(str(path)) as c:
+        c.execute("UPDATE visits SET cost = least(cost, 20000)")
+        for column, every in (("department", 17), ("cost", 13), ("los", 19), ("diagnosis", 23),
+                              ("visit_date", 29), ("readmitted", 31)):
+            c.execute(f"UPDATE visits SET {column} = NULL WHERE visit_id % {every} = 0")
+        c.execute("UPDATE patients SET sex = NULL WHERE patient_id % 7 = 0")
+        c.execute("UPDATE patients SET region = NULL WHERE patient_id % 11 = 0")
+        c.execute("UPDATE labs SET value = NULL WHERE lab_id % 9 = 0")
+        c.execute(
+            f"INSERT INTO patients VALUES ({HEAVY}, 'F', 1950, 'north'), "
+            f"({LIGHT}, 'M', 1990, NULL), ({EMPTY}, NULL, NULL, 'south')"
+        )
+        c.execute(
+            f"INSERT INTO visits SELECT 100000 + i, {HEAVY}, DATE '2026-12-31' - i::INTEGER, "
+            f"{_pick(DEPARTMENTS, 'i')}, 'Z' || i % 9, 20000 - i, i % 61, i % 2 = 0 "
+            "FROM range(70) t(i)"
+        )
+        c.execute(
+            f"INSERT INTO labs SELECT 100000 + i, 100000 + i % 60, {_pick(TESTS, 'i')}, 500 "
+            "FROM range(300) t(i)"
+        )
+        c.execute(f"INSERT INTO visits VALUES (200000, {LIGHT}, DATE '2016-02-29', 'surgery', "
+                  "'A00.0', 20000, 60, true)")
+    return path
+
+
+def _pick(words: tuple[str, ...], index: str) -> str:
+    return f"([{', '.join(repr(w) for w in words)}])[{index} % {len(words)} + 1]"
+
+
+def without(c: duckdb.DuckDBPyConnection, patient: int) -> None:
+    """Remove one patient with all rows; a lab row of a visit number that others use as well
+    stays, because it is theirs too."""
+    c.execute(
+        "DELETE FROM labs WHERE visit_id IN (SELECT visit_id FROM visits GROUP BY visit_id "
+        f"HAVING bool_and(patient_id = {patient}))"
+    )
+    c.execute(f"DELETE FROM visits WHERE patient_id = {patient}")
+    c.execute(f"DELETE FROM patients WHERE patient_id = {patient}")
+
+
+def greedy(c: duckdb.DuckDBPyConnection) -> None:
+    """A patient beyond every ceiling: all departments and tests, everything at its highest."""
+    p = HOSTILE
+    c.execute(f"INSERT INTO patients SELECT {p}, 'F', 2026, 'north' FROM range(3)")
+    c.execute(
+        f"INSERT INTO visits SELECT 900000 + i, {p}, DATE '2015-01-01' + (i * 20)::INTEGER, "
+        f"{_pick(DEPARTMENTS, 'i')}, 'H' || i, 20000, 60, true FROM range(230) t(i)"
+    )
+    c.execute(f"INSERT INTO labs SELECT 900000 + i, 900000 + i % 200, {_pick(TESTS, 'i')}, 500 "
+              "FROM range(2600) t(i)")
+
+
+def thief(c: duckdb.DuckDBPyConnection) -> None:
+    """A patient who writes other patients' visit numbers, and one number many times."""
+    p = HOSTILE
+    c.execute(f"INSERT INTO patients VALUES ({p}, 'M', 1900, 'coast')")
+    c.execute(f"INSERT INTO visits SELECT visit_id, {p}, visit_date, 'surgery', diagnosis, 20000, "
+              f"60, false FROM visits WHERE patient_id <> {p} AND visit_id % 2 = 0 LIMIT 60")
+    c.execute(f"INSERT INTO visits SELECT 100001, {p}, DATE '2020-02-29', "
+              f"{_pick(DEPARTMENTS, 'i')}, 'T', 20000, 60, i % 2 = 0 FROM range(40) t(i)")
+    c.execute("INSERT INTO labs SELECT 910000 + i, 910001, 'urea', 500 FROM range(40) t(i)")
+    c.execute(f"INSERT INTO visits SELECT 910001, {p}, NULL, {_pick(DEPARTMENTS, 'i')}, NULL, "
+              "20000, NULL, NULL FROM range(40) t(i)")
+
+
+def dirty(c: duckdb.DuckDBPyConnection) -> None:
+    """A patient of NaN, infinities, NULLs, unknown words, dates out of range, huge numbers."""
+    p = HOSTILE
+    c.execute(f"INSERT INTO patients VALUES ({p}, 'unknown', -2147483648, NULL), "
+              f"({p}, NULL, 2147483647, 'Atlantis')")
+    extremes = ["'nan'", "'inf'", "'-inf'", "1e308", "-1e308", "-0.0", "5e-324", "NULL", "-5"]
+    for i in range(60):
+        x = extremes[i % len(extremes)]
+        day = ("DATE '1000-01-01'", "DATE '9999-12-31'", "NULL", "DATE 'infinity'",
+               "DATE '2016-02-29'")[i % 5]
+        department = ("'alchemy'", "''", "NULL", "'surgery'", "'SURGERY'")[i % 5]
+        text = ("''", "NULL", "'5000000-01-01'", "'nan'", "'\U0001f9ec'", "repeat('A', 5000)",
+                "'1e400'", "chr(0)", "'5881580-07-10'")[i % 9]
+        los = ("2147483647", "-2147483648", "NULL", "0")[i % 4]
+        c.execute(f"INSERT INTO visits VALUES ({920000 + i}, {p}, {day}, {department}, {text}, "
+                  f"CAST({x} AS DOUBLE), {los}, {('true', 'false', 'NULL')[i % 3]})")
+        c.execute(f"INSERT INTO labs VALUES ({920000 + i}, {920000 + i % 3}, 'mercury', "
+                  f"CAST({x} AS DOUBLE))")
+    c.execute(f"INSERT INTO visits VALUES (NULL, {p}, NULL, NULL, NULL, NULL, NULL, NULL)")
+
+
+def plain(c: duckdb.DuckDBPyConnection) -> None:
+    """A patient with one ordinary visit and the lowest values."""
+    c.execute(f"INSERT INTO patients VALUES ({HOSTILE}, 'F', 1900, 'west')")
+    c.execute(f"INSERT INTO visits VALUES (930000, {HOSTILE}, DATE '2015-01-01', 'urology', "
+              "'A00.0', 0, 0, false)")
+    c.execute("INSERT INTO labs VALUES (930000, 930000, 'urea', 0)")
+
+
+Change = Callable[[duckdb.DuckDBPyConnection], None]
+CHANGES: dict[str, Change] = {
+    "without the heavy patient": lambda c: without(c, HEAVY),
+    "without the light patient": lambda c: without(c, LIGHT),
+    "without the empty patient": lambda c: without(c, EMPTY),
+    "without the first patient": lambda c: without(c, 1_000),
+    "with a greedy patient": greedy,
+    "with a thief": thief,
+    "with a dirty patient": dirty,
+    "with a plain patient": plain,
+}
+
+
+def open_clinic(folder: Path, name: str, source: Path | None, change: Change | None,
+                policy: Callable[[str], str] = lambda text: text) -> Engine:
+    """Copy a clinic, change it, and open an engine for insecure testing on it."""
+    home = folder / name.replace(" ", "_")
+    home.mkdir()
+    path = home / "clinic.duckdb"
+    if source is None:
+        base_clinic(path)
+    else:
+        path.write_bytes(source.read_bytes())
+    if change is not None:
+        with duckdb.connect(str(path)) as c:
+            change(c)
+    (home / "clinic.yaml").write_text(policy(clinic_policy(path)))
+    return Engine.open(home / "clinic.yaml", insecure_testing=True, seed=7)
+
+
+# ---- replay -------------------------------------------------------------------------------
+
+Vector = dict[tuple[Any, ...], int]
+Given = Mapping[int, tuple[tuple[Any, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan and the exact integers of its columns on one database.
+
+    `given` are the released answers that each release used as constants: a replay on a
+    neighbour uses the same ones, because by then they are public.
+    """
+
+    bound: Bound
+    plan: NoisePlan
+    vectors: tuple[tuple[str, Priced, Vector], ...]
+    given: tuple[Given, ...]
+
+
+def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None = None) -> Run:
+    """Run the statements that epsilon 0.5 would run, and keep what noise would be added to."""
+    bound, plan = engine._plan(sql, Settings(0.5, None, rows))
+    reader = open_unpaid(plan, engine._database, insecure_testing=True)
+    wanted = frozenset(names_of(plan))
+    known: dict[str, Released] = {}
+    vectors: list[tuple[str, Priced, Vector]] = []
+    used: list[Given] = []
+    for n, release in enumerate(plan.releases):
+        given = like.given[n] if like else given_values(bound, plan, known, engine._public)
+        used.append(given)
+        numbers = reader.run(release, wanted, given)
+        columns = [(f"{n}.{i}", i, c) for i, c in enumerate(release.measures)]
+        if release.selection is not None:
+            columns.append((f"{n}.keys", SELECTION, release.selection))
+            known[release.selection.key] = choose_keys(release, numbers, None)
+        for label, place, column in columns:
+            values = numbers.columns[place]
+            if release.bounded.keys is not None:
+                values = {key: values.get(key, 0) for key in release.bounded.keys}
+            vectors.append((label, column, dict(values)))
+            if place != SELECTION:
+                known[column.key] = add_noise(column, keys_of(release, known), values, None)
+    return Run(bound, plan, tuple(vectors), tuple(used))
+
+
+def public_part(run: Run) -> tuple[object, ...]:
+    """Everything about a run that must be the same on every database."""
+    plan = run.plan
+    return (
+        plan.plan_hash, plan.events, plan.loss, run.bound.rows.outputs,
+        tuple(s.sql for r in plan.releases for s in r.statements),
+        tuple((c.mechanism, c.scale, c.grid, c.l1, c.l2_squared, c.key) for _, c, _ in run.vectors),
+        tuple((r.bounded.keys, r.threshold) for r in plan.releases),
+    )
+
+
+def violations(one: Run, two: Run) -> Iterator[str]:
+    """Say where two neighbours differ by more than the plan states."""
+    if public_part(one) != public_part(two):
+        yield "the plan depends on the data"
+    for (label, column, a), (_, _, b) in zip(one.vectors, two.vectors, strict=True):
+        apart = [abs(int(a.get(key, 0)) - int(b.get(key, 0))) for key in a.keys() | b.keys()]
+        if sum(apart) > column.l1:
+            yield f"{label}: L1 distance {sum(apart)}, stated {column.l1}"
+        if sum(x * x for x in apart) > column.l2_squared:
+            yield f"{label}: squared L2 distance {sum(x * x for x in apart)}, stated " \
+                  f"{column.l2_squared}"
+
+
+def as_facts(plan: Plan) -> str:
+    """A plan's releases as text, for messages."""
+    return "; ".join(f"{r.name} {r.strategy} l1={r.l1:g} {r.keys} {r.mechanism}"
+                     for r in plan.releases)
+
+
+__all__ = [
+    "CASES", "CHANGES", "DELTA", "EPSILON", "HEAVY", "ORDER", "REGIONS", "Case", "Run", "as_facts",
+    "facts_of", "open_clinic", "planned", "public_part", "read_cases", "replayed", "violations",
+]
