@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -160,14 +161,13 @@ class Engine:
             return Result(table, PrivacyLoss.zero(), bool(bound.releases),
                           describe(bound, plan, sql, due.loss))
         receipt = self._charge(ledger, due, sql, who)
-        try:
+        with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
             reader = open_reader(due, receipt, ledger, self._database, kept.data_version)
             released = fill(bound, plan, known, reader, self._public, self._randomness)
             keep(bound, plan, known, released, kept, self._public, receipt.seq)
             table = self._finish(bound, plan, released)
-        except Exception:  # whatever it was, its text could quote a row; the charge stands
-            raise Broken from None
-        return Result(table, receipt.loss, False, describe(bound, plan, sql, due.loss))
+            return Result(table, receipt.loss, False, describe(bound, plan, sql, due.loss))
+        raise Broken  # after the handler has ended, so that no __context__ leads to the failure
 
     def _finish(self, bound: Bound, plan: NoisePlan, known: Known) -> Table:
         given = given_values(bound, plan, known, self._public)
