@@ -79,9 +79,10 @@ RULES: tuple[Rule, ...] = (
          "SELECT COUNT(*) FROM visits"),
     Rule("only-select", "Only SELECT reads; everything else could change settings or data.",
          "DROP TABLE visits", "SELECT COUNT(*) FROM visits"),
-    Rule("set-operation", "UNION, INTERSECT and EXCEPT are not answered yet.",
-         "SELECT COUNT(*) FROM visits UNION SELECT COUNT(*) FROM labs",
-         "SELECT COUNT(*) FROM visits"),
+    Rule("set-operation", "UNION ALL keeps each row with its patient; nothing else does.",
+         "SELECT COUNT(*) FROM (SELECT sex FROM patients UNION SELECT department FROM visits) AS t",
+         "SELECT COUNT(*) FROM (SELECT sex FROM patients UNION ALL SELECT department FROM visits) "
+         "AS t"),
     Rule("too-large", "Text, depth and size have limits, so that planning stays quick.",
          "SELECT COUNT(*) FROM visits WHERE " + "(" * 200 + "cost > 1" + ")" * 200,
          "SELECT COUNT(*) FROM visits WHERE cost > 1"),
@@ -106,9 +107,26 @@ RULES: tuple[Rule, ...] = (
          "SELECT COUNT(*) FROM visits WHERE diagnosis LIKE 'A%'"),
     Rule("types", "A function got values it is not defined for.",
          "SELECT SUM(department) FROM visits", "SELECT SUM(cost) FROM visits"),
-    Rule("subquery", "IN (SELECT ...) is not answered yet.",
-         "SELECT COUNT(*) FROM visits WHERE patient_id IN (SELECT patient_id FROM patients)",
-         "SELECT COUNT(*) FROM visits JOIN patients USING (patient_id)"),
+    Rule("subquery", "A subquery stands in FROM, in IN or EXISTS, or is one number.",
+         "SELECT EXISTS (SELECT 1 FROM patients WHERE sex = 'F')",
+         "SELECT COUNT(*) FROM patients WHERE EXISTS (SELECT 1 FROM visits WHERE "
+         "visits.patient_id = patients.patient_id AND cost > 100)"),
+    Rule("scalar-subquery", "A subquery used as a value must be one aggregate over all rows.",
+         "SELECT COUNT(*) FROM visits WHERE cost > (SELECT cost FROM visits)",
+         "SELECT COUNT(*) FROM visits WHERE cost > (SELECT AVG(cost) FROM visits)"),
+    Rule("cross-patient-subquery", "The test would look at other patients' rows.",
+         "SELECT COUNT(*) FROM patients WHERE EXISTS (SELECT 1 FROM visits WHERE cost > 100)",
+         "SELECT COUNT(*) FROM patients WHERE patient_id IN (SELECT patient_id FROM visits WHERE "
+         "cost > 100)"),
+    Rule("window", "A window function has a known name, an order where it needs one, and no more.",
+         "SELECT COUNT(*) FROM (SELECT ROW_NUMBER() OVER (PARTITION BY patient_id) AS n "
+         "FROM visits) AS t WHERE n = 1",
+         "SELECT COUNT(*) FROM (SELECT ROW_NUMBER() OVER (PARTITION BY patient_id ORDER BY "
+         "visit_date) AS n FROM visits) AS t WHERE n = 1"),
+    Rule("window-across-patients", "The window would mix different patients' rows.",
+         "SELECT COUNT(*) FROM (SELECT LAG(cost) OVER (ORDER BY visit_date) AS c FROM visits) AS t",
+         "SELECT COUNT(*) FROM (SELECT LAG(cost) OVER (PARTITION BY patient_id ORDER BY "
+         "visit_date) AS c FROM visits) AS t WHERE c > 100"),
     Rule("key-comparison", "Keys compare only with the same key of another table.",
          "SELECT COUNT(*) FROM labs JOIN visits ON labs.lab_id = visits.visit_id",
          "SELECT COUNT(*) FROM labs JOIN visits ON labs.visit_id = visits.visit_id"),
@@ -118,13 +136,11 @@ RULES: tuple[Rule, ...] = (
     Rule("join-type", "Inner and left (or right) joins keep one patient to a row.",
          "SELECT COUNT(*) FROM patients FULL JOIN visits USING (patient_id)",
          "SELECT COUNT(*) FROM patients LEFT JOIN visits USING (patient_id)"),
-    Rule("outer-join", "A public table on the outer side has rows without a patient.",
-         "SELECT COUNT(*) FROM regions LEFT JOIN patients ON regions.region = patients.region",
-         "SELECT COUNT(*) FROM regions JOIN patients ON regions.region = patients.region"),
-    Rule("nested-release", "An aggregate joined to patients' rows is not answered yet.",
-         "SELECT COUNT(*) FROM visits AS v JOIN (SELECT department, AVG(cost) AS mean FROM visits "
-         "GROUP BY department) AS d ON v.department = d.department WHERE v.cost > d.mean",
-         "SELECT department, AVG(cost) FROM visits GROUP BY department"),
+    Rule("outer-join", "Rows of an outer public table have no patient; its groups are kept.",
+         "SELECT r.region, COUNT(*) FROM regions AS r LEFT JOIN patients AS p "
+         "ON r.region = p.region GROUP BY r.region",
+         "SELECT r.region, COUNT(p.patient_id) FROM regions AS r LEFT JOIN patients AS p "
+         "ON r.region = p.region GROUP BY r.region"),
     Rule("bare-rows", "Patients' rows are never shown, only aggregates of them.",
          "SELECT sex, birth_year FROM patients",
          "SELECT sex, COUNT(*) FROM patients GROUP BY sex"),
@@ -142,16 +158,17 @@ RULES: tuple[Rule, ...] = (
          "SELECT SUM(CLAMP(cost / los, 0, 20000)) FROM visits"),
     Rule("group-by-patient", "One group per patient is a row per patient.",
          "SELECT patient_id, COUNT(*) FROM visits GROUP BY patient_id",
-         "SELECT COUNT(*) / COUNT(DISTINCT patient_id) FROM visits"),
+         "SELECT AVG(n) FROM (SELECT patient_id, COUNT(*) AS n FROM visits GROUP BY patient_id) "
+         "AS t"),
     Rule("key-output", "Keys name patients and rows; they are never shown.",
          "SELECT visit_id, COUNT(*) FROM visits GROUP BY visit_id",
          "SELECT COUNT(DISTINCT visit_id) FROM visits"),
     Rule("limit-below-release", "ORDER BY and LIMIT over patients' rows pick single rows.",
          "SELECT COUNT(*) FROM (SELECT cost FROM visits ORDER BY cost LIMIT 10) AS t",
          "SELECT department, COUNT(*) AS n FROM visits GROUP BY department ORDER BY n LIMIT 10"),
-    Rule("grouping-sets", "ROLLUP, CUBE and GROUPING SETS are not answered yet.",
-         "SELECT department, COUNT(*) FROM visits GROUP BY ROLLUP (department)",
-         "SELECT department, COUNT(*) FROM visits GROUP BY department"),
+    Rule("grouping-sets", "Totals of several sets of groups are sums of the finest groups.",
+         "SELECT department, COUNT(DISTINCT patient_id) FROM visits GROUP BY ROLLUP (department)",
+         "SELECT department, COUNT(*), AVG(cost) FROM visits GROUP BY ROLLUP (department)"),
 )
 
 # Rules about the call rather than the text.
@@ -160,5 +177,6 @@ CALL_RULES: tuple[tuple[str, str], ...] = (
     ("epsilon", "Epsilon is a positive number, and infinite in insecure testing only."),
     ("delta", "Delta lies in [0, 1); choosing among unknown keys needs it above zero."),
     ("rows", "The rows of a patient that may count are a whole number up to the ceiling."),
+    ("dialect", "A question is written in DuckDB's SQL or in one of the listed dialects."),
     ("testing", "Seeds and exact numbers are for engines opened with insecure_testing."),
 )
