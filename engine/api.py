@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,6 +47,10 @@ from planner.refusal import Refused
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+# What one question may use of the machine. A question over the limit fails after it was paid.
+MEMORY = "4GB"
+SECONDS_MAX = 600.0
 
 Number = float | int | str | Decimal
 Progress = Callable[[str, int, int], None]
@@ -292,7 +297,9 @@ class Engine:
 
     def _use(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._database: DuckDBPyConnection = open_governed(snapshot.path)
+        self._database: DuckDBPyConnection = open_governed(
+            snapshot.path, MEMORY, min(os.cpu_count() or 1, 8), SECONDS_MAX
+        )
         self._public = Public(self._desk, self._database)
         self._kept = None if self._answers is None else Kept(
             self._answers, snapshot.data_version

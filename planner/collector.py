@@ -50,10 +50,12 @@ class Collector:
 
 
 def count_rows(conditions: tuple[Expression, ...]) -> Measure:
+    """Return the measure that counts rows on which the conditions hold."""
     return Measure(Aggregate.COUNT, None, sorted_conditions(conditions))
 
 
 def sorted_conditions(conditions: tuple[Expression, ...]) -> tuple[Expression, ...]:
+    """Return conditions in the one order that equal questions share."""
     if not conditions:
         return ()
     both = make("and", *conditions) if len(conditions) > 1 else conditions[0]
@@ -89,6 +91,7 @@ def bounded_value(
 
 
 def with_domain(value: Expression, domain: Domain) -> Expression:
+    """Return a value with other bounds; they say where it will be clamped."""
     if isinstance(value, Column):
         return Column(value.source, value.name, domain, value.per_unit)
     if isinstance(value, Call):

@@ -334,6 +334,7 @@ def _tied(
 
 
 def same_column(found: Expression, column: Column) -> bool:
+    """Return whether an expression is that very column."""
     return (
         isinstance(found, Column) and found.source == column.source
         and found.name == column.name

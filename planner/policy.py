@@ -192,7 +192,7 @@ class Policy(Part):
     )
     unit: Word
     tables: Annotated[Mapping[str, TablePolicy], *_named_frozen]
-    views: Annotated[Mapping[str, str], *_named_frozen] = Field(default_factory=_nothing)
+    views: Annotated[Mapping[str, Word], *_named_frozen] = Field(default_factory=_nothing)
 
     _base: Path = PrivateAttr(default=Path())
     _source: str = PrivateAttr(default="policy")

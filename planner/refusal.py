@@ -180,3 +180,20 @@ CALL_RULES: tuple[tuple[str, str], ...] = (
     ("dialect", "A question is written in DuckDB's SQL or in one of the listed dialects."),
     ("testing", "Seeds and exact numbers are for engines opened with insecure_testing."),
 )
+
+
+def rules_page() -> str:
+    """Print all rules as the section of the SQL reference that lists them."""
+    lines = ["| rule | why | refused | accepted |", "|---|---|---|---|"]
+    for rule in RULES:
+        cells = (rule.refused, rule.accepted)
+        shown = (f"`{c if len(c) <= 160 else c[:70] + ' ... ' + c[-70:]}`" for c in cells)
+        escaped = " | ".join(cell.replace("|", "\\|") for cell in shown)
+        lines.append(f"| `{rule.name}` | {rule.reason} | {escaped} |")
+    lines += ["", "Rules about the call rather than the text:", "", "| rule | why |", "|---|---|"]
+    lines += [f"| `{name}` | {reason} |" for name, reason in CALL_RULES]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(rules_page())

@@ -34,8 +34,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("engine/ledger*.py", "engine/answers.py"),
     "sqlglot": tuple(
         f"planner/{name}.py" for name in (
-            "bind", "joins", "measures", "parse", "scalar", "scope", "subqueries",
-            "unit_measures", "windows",
+            "bind", "collector", "joins", "measures", "moments", "parse", "quantiles", "scalar",
+            "scope", "subqueries", "totals", "unit_measures", "windows",
         )
     ),
     "tensorflow": (),

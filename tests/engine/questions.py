@@ -185,6 +185,11 @@ def question(r: Random) -> str:
             f"AVG(CLAMP({number}, 0, 40))", f"AVG({number})",
             f"COUNT(DISTINCT {scalar(r, columns, r.choice(['text', 'number']), 1)})",
             f"COUNT(DISTINCT {unit})" if unit else "COUNT(*)",
+            f"MEDIAN(CLAMP({number}, 0, 40))", f"MAX(CLAMP({number}, 0, 40))", f"MIN({number})",
+            f"QUANTILE_CONT(CLAMP({number}, -5, 9), 0.9)", f"MODE(CLAMP(FLOOR({number}), 0, 9))",
+            f"STDDEV(CLAMP({number}, 0, 9))", f"VAR_POP(CLAMP({number}, 0, 9))",
+            f"CORR(CLAMP({number}, 0, 9), CLAMP({scalar(r, columns, 'number', 1)}, 0, 5))",
+            f"REGR_SLOPE(CLAMP({number}, 0, 9), CLAMP({scalar(r, columns, 'number', 1)}, 0, 5))",
         ])
         if r.random() < 0.25:
             call += f" FILTER (WHERE {scalar(r, columns, 'truth', 1)})"
@@ -192,6 +197,14 @@ def question(r: Random) -> str:
     where = ""
     if r.random() < 0.5:
         where = f" WHERE {scalar(r, columns, 'truth', 2)}"
+    if r.random() < 0.1:
+        mean = r.choice(["AVG(cost)", "MEDIAN(cost)", "COUNT(*)", "STDDEV(cost)"])
+        where += f"{' AND' if where else ' WHERE'} {scalar(r, columns, 'number', 1)} < " \
+                 f"(SELECT {mean} FROM visits)"
+    if r.random() < 0.08:
+        text += " CROSS JOIN (SELECT department AS d, COUNT(*) AS n FROM visits GROUP BY 1) AS g"
+        columns = [*columns, ("g.d", "text"), ("g.n", "number")]
+        keys = [scalar(r, columns, "text", 1)]
     shown = ", ".join(f"{part} AS x{i}" for i, part in enumerate((*keys, *calls)))
     by = f" GROUP BY {', '.join(str(i + 1) for i in range(len(keys)))}" if keys else ""
     return f"SELECT {shown} FROM {text}{where}{by}"

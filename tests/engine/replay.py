@@ -21,13 +21,15 @@ from engine.clinic import DEPARTMENTS, REGIONS, TESTS, clinic_policy, write_clin
 from engine.execution import open_unpaid
 from engine.release import Released, add_noise, choose_keys
 from engine.releases import given_values, keys_of, names_of
+from mechanisms.quantile_tree import node_counts
 from planner.bind import Bound, bind
-from planner.bounded_sql import SELECTION
+from planner.bounded_sql import SELECTION, SPREAD_OUT
 from planner.bounding import bound as bound_release
 from planner.catalog import Catalog
 from planner.parse import parse
 from planner.plan import Plan, describe
 from planner.price import NoisePlan, Priced, price
+from planner.relation import Aggregate
 
 CASES = Path(__file__).parent.parent / "cases"
 EPSILON, DELTA, ORDER = Fraction(1, 2), Fraction(1, 10**9), Fraction(22)
@@ -267,11 +269,28 @@ def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None
         for label, place, column in columns:
             values = numbers.columns[place]
             if release.bounded.keys is not None:
-                values = {key: values.get(key, 0) for key in release.bounded.keys}
-            vectors.append((label, column, dict(values)))
+                nothing: Any = {} if column.bounded.measure.aggregate in SPREAD_OUT else 0
+                values = {key: values.get(key, nothing) for key in release.bounded.keys}
+            vectors.append((label, column, _flat(column, values)))
             if place != SELECTION:
                 known[column.key] = add_noise(column, keys_of(release, known), values, None)
     return Run(bound, plan, tuple(vectors), tuple(used))
+
+
+def _flat(column: Priced, values: Mapping[tuple[Any, ...], Any]) -> Vector:
+    """Return one number per group, or per group and node of a tree or histogram."""
+    aggregate = column.bounded.measure.aggregate
+    if aggregate is Aggregate.TREE:
+        return {
+            (*key, node): int(n) for key, bins in values.items()
+            for node, n in enumerate(node_counts(bins)) if n
+        }
+    if aggregate is Aggregate.HISTOGRAM:
+        argument = column.bounded.measure.argument
+        members = set(argument.domain.members() or ()) if argument is not None else set()
+        return {(*key, b): n for key, bins in values.items() for b, n in bins.items()
+                if b in members}
+    return dict(values)
 
 
 def public_part(run: Run) -> tuple[object, ...]:

@@ -46,7 +46,7 @@ def _same(found: object, wanted: object) -> bool:
         return bool(found) is bool(wanted)
     if isinstance(wanted, date):
         return _moment(found) == _moment(wanted)
-    if isinstance(wanted, str):
+    if isinstance(wanted, str) or isinstance(found, str):
         return found == wanted
     return math.isclose(float(found), float(wanted), rel_tol=1e-9, abs_tol=1e-9)  # type: ignore[arg-type]
 

@@ -13,7 +13,15 @@ from planner.bounding import bound
 from planner.catalog import Catalog
 from planner.parse import parse
 from planner.price import price
-from planner.refusal import CALL_RULES, RULES, Position, Refused, Rule, underlined
+from planner.refusal import (
+    CALL_RULES,
+    RULES,
+    Position,
+    Refused,
+    Rule,
+    rules_page,
+    underlined,
+)
 from tests.planner.clinic import clinic_catalog
 
 
@@ -67,6 +75,11 @@ def test_a_long_line_is_cut_around_the_place() -> None:
     shown, carets = underlined(sql, Position(1, 5_001, 6)).splitlines()
     assert len(shown) < 200
     assert shown[carets.index("^") :].startswith("guilty")
+
+
+def test_the_reference_lists_the_rules_as_they_are() -> None:
+    page = Path("docs/sql.md").read_text()
+    assert rules_page() in page, "run `python -m planner.refusal` and put its output there"
 
 
 HOSTILE = [

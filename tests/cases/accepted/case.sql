@@ -2,11 +2,11 @@
 
 -- CASE inside SUM
 SELECT SUM(CASE WHEN readmitted THEN cost ELSE 0 END) FROM visits;
--- = sum(case when readmitted then cost else 0 end): row rank, l1 400000, keys public 1, laplace
+-- = sum(case when readmitted then cost else 0 end): per-patient clip, l1 400000, keys public 1, laplace
 
 -- CASE without ELSE inside SUM
 SELECT SUM(CASE WHEN readmitted THEN cost END) FROM visits;
--- = sum(case when readmitted then cost end): row rank, l1 400000, keys public 1, laplace
+-- = sum(case when readmitted then cost end): per-patient clip, l1 400000, keys public 1, laplace
 
 -- CASE of a value
 SELECT SUM(CASE department WHEN 'surgery' THEN 2 WHEN 'urology' THEN 1 ELSE 0 END) FROM visits;
@@ -14,7 +14,7 @@ SELECT SUM(CASE department WHEN 'surgery' THEN 2 WHEN 'urology' THEN 1 ELSE 0 EN
 
 -- IF
 SELECT SUM(IF(los > 3, 1, 0)) FROM visits;
--- = sum(case when los > 3 then 1 else 0 end): row rank, l1 20, keys public 1, laplace
+-- = sum(case when los > 3 then 1 else 0 end): per-patient clip, l1 20, keys public 1, laplace
 
 -- COALESCE inside SUM
 SELECT SUM(COALESCE(cost, 100)) FROM visits;
@@ -27,7 +27,7 @@ SELECT AVG(NULLIF(los, 0)) FROM visits;
 
 -- COUNT of a CASE
 SELECT COUNT(CASE WHEN los > 3 THEN 1 END) FROM visits;
--- = count(case when los > 3 then 1 end): row rank, l1 20, keys public 1, laplace
+-- = count(case when los > 3 then 1 end): per-patient clip, l1 20, keys public 1, laplace
 
 -- GREATEST with a constant
 SELECT SUM(GREATEST(los, 5)) FROM visits;

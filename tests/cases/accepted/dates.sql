@@ -11,7 +11,7 @@ SELECT EXTRACT(year FROM visit_date) AS y, COUNT(*) FROM visits GROUP BY y;
 -- by month
 SELECT DATE_TRUNC('month', visit_date) AS m, COUNT(*) FROM visits WHERE visit_date >= DATE
 '2025-01-01' GROUP BY m;
--- = count(*): per-patient clip, l1 20, keys public 24, gaussian
+-- = count(*): norm scaling, l1 20, keys public 24, laplace
 
 -- by quarter of the year
 SELECT QUARTER(visit_date) AS q, COUNT(*) FROM visits GROUP BY q;
@@ -49,4 +49,4 @@ SELECT COUNT(*) FROM visits WHERE visit_date + 30 < DATE '2020-03-01';
 -- a date as key
 SELECT visit_date, COUNT(*) FROM visits WHERE visit_date >= DATE '2026-12-01' GROUP BY
 visit_date;
--- = count(*): per-patient clip, l1 20, keys public 31, gaussian
+-- = count(*): norm scaling, l1 20, keys public 31, laplace

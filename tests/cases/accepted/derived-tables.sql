@@ -8,7 +8,7 @@ department = 'surgery';
 -- a CTE
 WITH dear AS (SELECT * FROM visits WHERE cost > 1000) SELECT department, COUNT(*) FROM dear
 GROUP BY department;
--- = count(*): per-patient clip, l1 26, keys public 13, laplace
+-- = count(*): norm scaling, l1 20, keys public 13, laplace
 
 -- a CTE used twice
 WITH v AS (SELECT patient_id, visit_id, los FROM visits) SELECT COUNT(*) FROM v a JOIN v b ON

@@ -33,3 +33,12 @@ SELECT COUNT(DISTINCT l.test) FROM visits v LEFT JOIN labs l ON v.visit_id = l.v
 SELECT DISTINCT n > 20 AS big FROM (SELECT department, COUNT(*) AS n FROM visits GROUP BY
 department) AS t;
 -- = count, part 1: row rank, l1 20, keys public 13, laplace
+
+-- patients under a condition, each once
+SELECT COUNT(DISTINCT CASE WHEN los > 3 THEN patient_id END) FROM visits;
+-- = count(distinct case when los > 3 then patient_id end): per-patient clip, l1 1, keys public 1, laplace
+
+-- an approximate count is the exact one, noised
+SELECT APPROX_COUNT_DISTINCT(cost) FROM visits;
+-- = approx_count_distinct(cost): row rank, l1 20, keys public 1, laplace
+-- plain: SELECT COUNT(DISTINCT cost) FROM visits

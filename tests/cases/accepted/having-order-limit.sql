@@ -48,3 +48,7 @@ department IS NOT NULL GROUP BY department;
 SELECT department FROM visits WHERE department IS NOT NULL GROUP BY department ORDER BY COUNT(*)
 DESC, department;
 -- = count, part 1: row rank, l1 20, keys public 12, laplace
+
+-- a rollup adds up noisy counts
+SELECT department, COUNT(*) FROM visits GROUP BY ROLLUP (department);
+-- = count, part 1: row rank, l1 20, keys public 13, laplace

@@ -50,7 +50,7 @@ SELECT cost > 1000 AS dear, COUNT(*) FROM visits GROUP BY dear;
 -- WHERE narrows the public keys
 SELECT department, COUNT(*) FROM visits WHERE department IN ('surgery', 'urology') GROUP BY
 department;
--- = count(*): per-patient clip, l1 20, keys public 2, laplace
+-- = count(*): norm scaling, l1 20, keys public 2, laplace
 
 -- WHERE drops the NULL key
 SELECT department, COUNT(*) FROM visits WHERE department IS NOT NULL GROUP BY department;
@@ -58,7 +58,7 @@ SELECT department, COUNT(*) FROM visits WHERE department IS NOT NULL GROUP BY de
 
 -- WHERE narrows free text to a list
 SELECT diagnosis, COUNT(*) FROM visits WHERE diagnosis IN ('A00.0', 'B00.7') GROUP BY diagnosis;
--- = count(*): per-patient clip, l1 20, keys public 2, laplace
+-- = count(*): norm scaling, l1 20, keys public 2, laplace
 
 -- by number of output
 SELECT department, COUNT(*) FROM visits GROUP BY 1;

@@ -36,18 +36,6 @@ SELECT ARG_MAX(diagnosis, cost) FROM visits;
 SELECT HISTOGRAM(cost) FROM visits;
 -- ! unknown-function
 
--- an approximate count
-SELECT APPROX_COUNT_DISTINCT(cost) FROM visits;
--- ! unknown-aggregate
-
--- a largest value
-SELECT MAX(cost) FROM visits;
--- ! unknown-aggregate
-
--- a median
-SELECT MEDIAN(cost) FROM visits;
--- ! unknown-aggregate
-
 -- a sum of distinct values
 SELECT SUM(DISTINCT cost) FROM visits;
 -- ! types
@@ -55,10 +43,6 @@ SELECT SUM(DISTINCT cost) FROM visits;
 -- a count of distinct pairs
 SELECT COUNT(DISTINCT (department, los)) FROM visits;
 -- ! unknown-function
-
--- a rollup
-SELECT department, COUNT(*) FROM visits GROUP BY ROLLUP (department);
--- ! grouping-sets
 
 -- the sum of row keys
 SELECT SUM(visit_id) FROM visits;

@@ -64,10 +64,6 @@ SELECT COUNT(DISTINCT visit_id || '') FROM visits;
 SELECT COUNT(DISTINCT COALESCE(patient_id, 0)) FROM visits;
 -- ! types
 
--- CASE on the patient
-SELECT COUNT(DISTINCT CASE WHEN los > 3 THEN patient_id END) FROM visits;
--- ! types
-
 -- a group by the patient through an alias
 SELECT p AS k, COUNT(*) FROM (SELECT patient_id AS p FROM visits) AS t GROUP BY k;
 -- ! group-by-patient

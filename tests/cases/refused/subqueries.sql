@@ -8,10 +8,6 @@ SELECT EXISTS (SELECT 1 FROM patients WHERE region = 'north');
 SELECT 'north' IN (SELECT region FROM patients GROUP BY 1);
 -- ! subquery
 
--- a scalar subquery of rows
-SELECT (SELECT MAX(cost) FROM visits);
--- ! unknown-aggregate
-
 -- VALUES in FROM
 SELECT COUNT(*) FROM (VALUES (1)) AS t(x);
 -- ! from
