@@ -64,7 +64,7 @@ def statements(
         strategy = measure.strategy
         aggregate = measure.measure.aggregate
         limited = aggregate in LIMITED and strategy.shape is Shape.UNIT_CLIP
-        if limited or strategy.shape is Shape.NORM_SCALE or aggregate in SPREAD_OUT:
+        if limited or aggregate in SPREAD_OUT:
             alone.append([(place, measure)])
         else:
             by_strategy.setdefault(strategy, []).append((place, measure))
@@ -82,7 +82,8 @@ def given_sources(bounded: BoundedRelease) -> frozenset[int]:
     """Return the numbers of everything a release's statements read, given answers among them."""
     found: set[int] = set()
     for entry in (*bounded.measures, *((bounded.selection,) if bounded.selection else ())):
-        read = (*bounded.release.keys, *_reads(entry.measure))
+        weigh = (e for conditions in entry.strategy.weigh for e in conditions)
+        read = (*bounded.release.keys, *_reads(entry.measure), *weigh)
         found |= {source for source, _ in printer_for(entry.strategy.relation, read).used}
     return frozenset(found)
 
@@ -92,6 +93,7 @@ def _print(
     given: GivenValues | None,
 ) -> str:
     read = [*release.keys, *(e for m in measures for e in _reads(m))]
+    read.extend(e for conditions in strategy.weigh for e in conditions)
     relation = strategy.relation
     extra: list[Column] = [unit_of(relation)]
     if strategy.shape in (Shape.UNIT_CLIP, Shape.NORM_SCALE):
@@ -100,7 +102,7 @@ def _print(
     if measures[0].aggregate in SPREAD_OUT:
         return _by_bins(printer, release, strategy, measures[0])
     if strategy.shape is Shape.NORM_SCALE:
-        return _by_scaling(printer, release, strategy, measures[0], grids[0])
+        return _by_scaling(printer, release, strategy, measures, grids)
     if strategy.shape is not Shape.UNIT_CLIP:
         return _by_rows(printer, release, strategy, measures, grids)
     if measures[0].aggregate is Aggregate.DISTINCT:
@@ -201,41 +203,43 @@ def _by_units(
 
 
 def _by_scaling(
-    printer: Printer, release: Release, strategy: Strategy, measure: Measure, grid: Grid | None
+    printer: Printer, release: Release, strategy: Strategy, measures: list[Measure],
+    grids: list[Grid | None],
 ) -> str:
     """Scale down the parts of units with many rows; the few such units are treated apart.
 
     A sum's part p becomes p * rows // n, toward zero. The parts of a count are cut from the
-    running total, so that they stay whole and add up to exactly `rows`.
+    running total, so that they stay whole and add up to at most `rows`.
     """
     unit = column_name(unit_of(strategy.relation))
     keys = [f"k{i + 1}" for i in range(len(release.keys))]
     shown = [f"{unit} AS u"]
     shown += [f"{printer.key(key)} AS {name}" for key, name in zip(release.keys, keys, strict=True)]
-    counted = measure.conditions
-    rows = f"COUNT(*){_filter(printer, counted)}"
-    if measure.aggregate is Aggregate.SUM and measure.argument is not None:
-        present = f"({printer.scalar(measure.argument)}) IS NOT NULL"
-        where = " AND ".join(filter(None, (printer.conditions(counted), present)))
-        rows = f"COUNT(*) FILTER (WHERE {where})"
-    shown.append(f"COALESCE({_aggregate(printer, measure, grid, unit, False)}, 0) AS p")
-    shown.append(f"{rows} AS n")
+    either = " OR ".join(f"({printer.conditions(conditions)})" for conditions in strategy.weigh)
+    down = list(keys)
+    for i, (measure, grid) in enumerate(zip(measures, grids, strict=True)):
+        part = f"p{i + 1}"
+        shown.append(f"COALESCE({_aggregate(printer, measure, grid, unit, False)}, 0) AS {part}")
+        down.append(f"{_scaled(part, measure, strategy.rows, keys)} AS {part}")
+    shown.append((f"COUNT(*) FILTER (WHERE {either})" if either else "COUNT(*)") + " AS n")
     shown.append(f"MIN({_rank(strategy)}) AS r")
     parts = (f"SELECT {', '.join(shown)} FROM {printer.relation(strategy.relation)}"
              f"{_group_by(len(keys) + 1)}")
     heavy = f"SELECT u, SUM(n) AS total FROM parts GROUP BY u HAVING SUM(n) > {strategy.rows}"
-    listed = "".join(f"{name}, " for name in keys)
-    scaled = f"(p * {strategy.rows}) // total"
-    if measure.aggregate is Aggregate.COUNT:
-        order = ", ".join(("r", *keys))
-        running = f"SUM(p) OVER (PARTITION BY u ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
-        scaled = (f"({running} * {strategy.rows}) // total - "
-                  f"(({running} - p) * {strategy.rows}) // total")
-    outer = ", ".join((*keys, "CAST(SUM(p) AS HUGEINT) AS m1"))
-    light = f"SELECT {listed}p FROM parts ANTI JOIN heavy USING (u)"
-    down = f"SELECT {listed}{scaled} AS p FROM parts JOIN heavy USING (u)"
+    listed = ", ".join((*keys, *(f"p{i + 1}" for i in range(len(measures)))))
+    sums = (f"CAST(SUM(p{i + 1}) AS HUGEINT) AS m{i + 1}" for i in range(len(measures)))
+    both = (f"SELECT {listed} FROM parts ANTI JOIN heavy USING (u) UNION ALL "
+            f"SELECT {', '.join(down)} FROM parts JOIN heavy USING (u)")
     return (f"WITH parts AS MATERIALIZED ({parts}), heavy AS MATERIALIZED ({heavy}) "
-            f"SELECT {outer} FROM ({light} UNION ALL {down}){_group_by(len(keys))}")
+            f"SELECT {', '.join((*keys, *sums))} FROM ({both}){_group_by(len(keys))}")
+
+
+def _scaled(part: str, measure: Measure, rows: int, keys: list[str]) -> str:
+    if measure.aggregate is not Aggregate.COUNT:
+        return f"({part} * {rows}) // total"
+    order = ", ".join(("r", *keys))
+    running = f"SUM({part}) OVER (PARTITION BY u ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
+    return f"({running} * {rows}) // total - (({running} - {part}) * {rows}) // total"
 
 
 def _clipped(part: str, measure: Measure, grid: Grid | None, rows: int) -> str:

@@ -11,6 +11,7 @@ from enum import Enum
 
 from mechanisms.quantile_tree import LEVELS
 from planner.expression import Call, Expression, is_per_unit
+from planner.functions import make
 from planner.narrowing import Key, facts_of, key_count, public_keys
 from planner.refusal import Refused
 from planner.relation import (
@@ -50,7 +51,8 @@ class Strategy:
     `groups` groups. UNIT_CLIP: rows are first summed per unit and group; each part is clipped to
     what `rows` rows could give, and only `groups` groups of a unit are kept. `limit_groups`
     says that groups must be cut off, because the keys do not bound their number. NORM_SCALE: the
-    parts of a unit with n > `rows` rows are all scaled by `rows` / n, toward zero.
+    parts of a unit with n > `rows` rows are all scaled by `rows` / n, toward zero; n counts the
+    rows on which one of the `weigh` conditions holds (each a conjunction).
     """
 
     shape: Shape
@@ -58,6 +60,7 @@ class Strategy:
     rows: int
     groups: int
     limit_groups: bool = False
+    weigh: tuple[tuple[Expression, ...], ...] = ()
 
     def sensitivity(self, measure: Measure, largest: int) -> tuple[int, int]:
         """Return (L1, squared L2): how far one unit can move the vector of all groups.
@@ -140,11 +143,14 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     """
     relation = release.input
     keys = public_keys(release.keys, relation)
+    additive = tuple(
+        m for m in release.measures if m.aggregate in (Aggregate.COUNT, Aggregate.SUM)
+    )
 
     def bounded(measure: Measure) -> BoundedMeasure:
         if unbounded:
             return BoundedMeasure(measure, _unbounded(relation))
-        chosen = _choose(measure, release, keys, rows)
+        chosen = _choose(measure, release, keys, rows, additive)
         return BoundedMeasure(measure, chosen, _rejected(measure, release, chosen))
 
     measures = tuple(map(bounded, release.measures))
@@ -170,9 +176,14 @@ def check_rows(rows: int | None, relation: Relation) -> int:
 
 
 def _choose(
-    measure: Measure, release: Release, keys: tuple[Key, ...] | None, rows: int | None
+    measure: Measure, release: Release, keys: tuple[Key, ...] | None, rows: int | None,
+    additive: tuple[Measure, ...],
 ) -> Strategy:
-    """Take the valid strategy with the least noise, and among equals the cheapest to run."""
+    """Take the valid strategy with the least noise, and among equals the cheapest to run.
+
+    Counts and sums of one release are bounded alike: people divide them by each other, and a
+    quotient of differently cut numbers would be wrong for patients with many rows.
+    """
     relation = release.input
     allowed = check_rows(rows, relation)
     if rows is None and measure.aggregate in (Aggregate.TREE, Aggregate.HISTOGRAM):
@@ -188,16 +199,31 @@ def _choose(
         return Strategy(Shape.UNIT_CLIP, relation, 1, groups)
     # A limit by rank also counts rows that the question does not ask for: with conditions on
     # rows it would throw away most of what it should keep, so a patient's rows are added up.
-    driver = None if _has_row_conditions(measure, relation) else driver_of(relation)
+    together = additive if measure in additive else (measure,)
+    driver = None if _has_row_conditions(together, relation) else driver_of(relation)
     if driver is not None:
         return _by_rank(relation, driver, allowed, most, groups)
     if measure.aggregate is Aggregate.UNITS:
         return Strategy(Shape.UNIT_CLIP, relation, 1, allowed, limit_groups=True)
     if measure.aggregate in LIMITED:
         return Strategy(Shape.UNIT_CLIP, relation, allowed, allowed)
-    if measure.ratio or groups != 1:
-        return Strategy(Shape.NORM_SCALE, relation, allowed, allowed)
+    if len(additive) > 1 or groups != 1:
+        return Strategy(Shape.NORM_SCALE, relation, allowed, allowed, weigh=_weighed(additive))
     return Strategy(Shape.UNIT_CLIP, relation, allowed, 1)
+
+
+def _weighed(additive: tuple[Measure, ...]) -> tuple[tuple[Expression, ...], ...]:
+    """Return the conditions under which some measure of the release counts a row."""
+    found = []
+    for measure in additive:
+        conditions = measure.conditions
+        if measure.aggregate is Aggregate.SUM and measure.argument is not None and (
+            measure.argument.domain.nullable
+        ):
+            conditions = (*conditions, make("not", make("is_null", measure.argument)))
+        found.append(conditions)
+    # A row that counts without a condition makes every other condition superfluous.
+    return () if () in found else tuple(dict.fromkeys(found))
 
 
 def _rejected(
@@ -230,11 +256,14 @@ def _rejected(
     return tuple((shape, why) for shape, why in reasons.items() if shape is not chosen.shape)
 
 
-def _has_row_conditions(measure: Measure, relation: Relation) -> bool:
-    """Return whether some condition tells one row of a patient from another."""
-    return any(
-        not is_per_unit(condition) and not _only_drops_null(condition)
-        for condition in (*facts_of(relation), *measure.conditions)
+def _has_row_conditions(measures: tuple[Measure, ...], relation: Relation) -> bool:
+    """Return whether conditions tell one row of a patient from another, for all measures."""
+
+    def picks(condition: Expression) -> bool:
+        return not is_per_unit(condition) and not _only_drops_null(condition)
+
+    return any(map(picks, facts_of(relation))) or all(
+        any(map(picks, measure.conditions)) for measure in measures
     )
 
 

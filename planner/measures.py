@@ -165,7 +165,7 @@ def _sum(
         return collector.measure(Measure(Aggregate.SUM, value, sorted_conditions(conditions)))
     middle = (ends[0] + ends[1]) / 2
     total = collector.measure(
-        Measure(Aggregate.SUM, value, sorted_conditions(conditions), center=middle, ratio=True)
+        Measure(Aggregate.SUM, value, sorted_conditions(conditions), center=middle)
     )
     number = collector.measure(count_of(value, conditions))
     parts = (total, number, constant(middle), constant(ends[0]), constant(ends[1]))

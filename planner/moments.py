@@ -24,6 +24,7 @@ SPREADS: dict[type[exp.Expression], tuple[int, bool]] = {  # degrees of freedom,
 }
 PAIRS = (exp.CovarPop, exp.CovarSamp, exp.Corr, exp.RegrSlope, exp.RegrIntercept, exp.RegrR2)
 MOMENTS = (*SPREADS, *PAIRS)
+HALF_MAX = 1e100  # fourth powers stay finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,9 @@ def _side(
     name = whole.sql_name() if isinstance(whole, exp.Func) else "this"
     value, ends = bounded_value(value, conditions, collector, whole, name)
     middle, half = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 2
+    if not half <= HALF_MAX:
+        raise refused("unbounded", f"{name} needs bounds whose squares are finite",
+                      f"{name}(CLAMP(x, 0, 1000))", whole)
     shifted = make("clamp", make("sub", value, constant(float(middle))), constant(-half),
                    constant(half))
     return _Side(value, shifted, middle, half)
@@ -117,7 +121,7 @@ def _mean(
     collector: Collector,
 ) -> Expression:
     total = collector.measure(
-        Measure(Aggregate.SUM, value, sorted_conditions(conditions), ratio=True)
+        Measure(Aggregate.SUM, value, sorted_conditions(conditions))
     )
     return make("clamp", make("div", total, rows), constant(-half), constant(half))
 
@@ -131,8 +135,7 @@ def _variance(
     most = side.half**2
     square = make("clamp", square, constant(0.0), constant(most))
     total = collector.measure(
-        Measure(Aggregate.SUM, square, sorted_conditions(conditions), center=most / 2,
-                ratio=True)
+        Measure(Aggregate.SUM, square, sorted_conditions(conditions), center=most / 2)
     )
     mean_square = make("add", make("div", total, rows), constant(most / 2))
     variance = make("sub", mean_square, make("mul", mean, mean))
@@ -147,7 +150,7 @@ def _product(
     product = make("clamp", make("mul", first.shifted, second.shifted), constant(-most),
                    constant(most))
     total = collector.measure(
-        Measure(Aggregate.SUM, product, sorted_conditions(conditions), ratio=True)
+        Measure(Aggregate.SUM, product, sorted_conditions(conditions))
     )
     return make("div", total, rows)
 

@@ -44,6 +44,8 @@ def parse(sql: str, dialect: str = "duckdb") -> Parsed:
     """
     if not isinstance(sql, str):
         raise Refused("syntax", f"a question is SQL text, got {type(sql).__name__}")
+    if not sql.isascii() and any("\ud800" <= c <= "\udfff" for c in sql):
+        raise Refused("syntax", "the text holds half a character, which no encoding writes")
     if len(sql) > TEXT_MAX:
         raise Refused("too-large", f"the text has {len(sql):,} characters; the limit is "
                       f"{TEXT_MAX:,}", "a shorter question")

@@ -25,7 +25,7 @@ from planner.relation import (
     Window,
     walk_relations,
 )
-from planner.uncertainty import CONFIDENCE, confidence_of
+from planner.uncertainty import CONFIDENCE, confidence_of, totals_of
 
 TYPICAL_ROWS = 1_000
 
@@ -104,8 +104,9 @@ def describe(bound: Bound, priced: NoisePlan, question: str, cost: PrivacyLoss) 
     """Put a bound and priced question into words and numbers."""
     outputs = bound.rows.outputs
     found: list[PlannedRelease] = []
+    totals = totals_of(bound.rows.relation)
     for release in priced.releases:
-        found.extend(_planned(release, outputs))
+        found.extend(_planned(release, outputs, totals))
     errors = {name: _error(expression, priced) for name, expression in outputs}
     statements = tuple(s.sql for r in priced.releases for s in r.statements)
     sizes = [None if r.bounded.keys is None else len(r.bounded.keys) for r in priced.releases]
@@ -149,10 +150,11 @@ def _road(release: PricedRelease) -> list[str]:
 
 
 def _planned(
-    release: PricedRelease, outputs: tuple[tuple[str, Expression], ...]
+    release: PricedRelease, outputs: tuple[tuple[str, Expression], ...],
+    totals: Mapping[int, int],
 ) -> list[PlannedRelease]:
     keys = "public" if release.bounded.keys is not None else "selected"
-    names = measure_names(release.bounded.release, outputs)
+    names = measure_names(release.bounded.release, outputs, totals)
     found = [_one(names[i], m, keys) for i, m in enumerate(release.measures)]
     if release.selection is not None:
         found.insert(0, _one("choice of keys", release.selection, keys))
@@ -170,19 +172,26 @@ def _one(name: str, priced: Priced, keys: str) -> PlannedRelease:
 
 
 def measure_names(
-    release: Release, outputs: tuple[tuple[str, Expression], ...]
+    release: Release, outputs: tuple[tuple[str, Expression], ...],
+    totals: Mapping[int, int] | None = None,
 ) -> tuple[str, ...]:
-    """Name each measure by the output that shows it, or by what it measures."""
+    """Name each measure by the output that shows it, or by what it measures.
+
+    `totals` maps a ROLLUP's number to the release that it adds up.
+    """
     names: dict[str, str] = {}
+    own = {release.source, *(t for t, below in (totals or {}).items() if below == release.source)}
     for name, expression in outputs:
-        if isinstance(expression, Column) and expression.source == release.source:
+        if isinstance(expression, Column) and expression.source in own:
             names.setdefault(expression.name, name)
-        if isinstance(expression, Column) and expression.source == release.source:
-            _name_parts(names, name, expression, release)
         if isinstance(expression, Call) and expression.function == "average":
             for part, argument in zip(("sum", "count"), expression.arguments, strict=False):
-                if isinstance(argument, Column) and argument.source == release.source:
+                if isinstance(argument, Column) and argument.source in own:
                     names.setdefault(argument.name, f"{name}.{part}")
+    for name, expression in outputs:
+        for column in columns_of(expression):
+            if column.source in own:
+                _name_parts(names, name, column, release)
     return tuple(
         names.get(f"m{i + 1}", f"{_label(m)}, part {i + 1}")
         for i, m in enumerate(release.measures)
@@ -190,13 +199,18 @@ def measure_names(
 
 
 def _name_parts(names: dict[str, str], name: str, column: Column, release: Release) -> None:
-    """Name the measures behind a quantile or a statistic."""
-    place = int(column.name[1:]) - 1 if column.name[1:].isdigit() else -1
-    if column.name.startswith("q"):
-        names.setdefault(f"m{release.quantiles[place].place + 1}", f"{name}.counts")
-    if column.name.startswith("d"):
-        for i, measure in enumerate(columns_of(release.derived[place])):
+    """Name the measures behind a quantile, a statistic or a part of a formula."""
+    kind, place = column.name[:1], column.name[1:]
+    if not place.isdigit():
+        return
+    if kind == "q":
+        names.setdefault(f"m{release.quantiles[int(place) - 1].place + 1}", f"{name}.counts")
+    elif kind == "d":
+        for i, measure in enumerate(columns_of(release.derived[int(place) - 1])):
             names.setdefault(measure.name, f"{name}.{i + 1}")
+    elif kind == "m":
+        label = _label(release.measures[int(place) - 1])
+        names.setdefault(column.name, f"{name}: {label}")
 
 
 def _label(measure: object) -> str:

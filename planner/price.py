@@ -264,7 +264,7 @@ def _grid(bounded: BoundedMeasure, mechanism: Mechanism, budget: _Budget) -> Gri
         scale = largest * l1 * float(1 / budget.share)
     else:
         scale = largest * _multiplier(budget) * sqrt(budget.columns * l2_squared)
-    if not 0 < scale < float("inf"):
+    if not STEP_SHARE * 2.0**-1000 < scale < float("inf"):
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
     step = 2.0 ** floor(log2(scale / STEP_SHARE))
@@ -296,7 +296,12 @@ def _answer_key(bounded: BoundedMeasure, release: BoundedRelease) -> str:
     numbering = numbering_of(relation)
     keys = [expression_text(key, numbering) for key in release.release.keys]
     strategy = bounded.strategy
-    shape = f"{strategy.shape.value}|{strategy.rows}|{strategy.groups}|{strategy.limit_groups}"
+    weigh = sorted(
+        ",".join(sorted(expression_text(c, numbering) for c in conditions))
+        for conditions in strategy.weigh
+    )
+    shape = (f"{strategy.shape.value}|{strategy.rows}|{strategy.groups}|{strategy.limit_groups}"
+             f"|{weigh}")
     listed = "selected" if release.keys is None else key_of(repr(release.keys))
     return key_of(
         relation_text(relation, numbering), ";".join(keys), listed, shape,

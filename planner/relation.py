@@ -85,17 +85,12 @@ class Aggregate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number per group. `conditions` is FILTER; SUM adds `argument - center`.
-
-    `ratio` says that the number is divided by a count of the same rows, so both must be bounded
-    alike, or the quotient would be wrong for patients with many rows.
-    """
+    """One number per group. `conditions` is FILTER; SUM adds `argument - center`."""
 
     aggregate: Aggregate
     argument: Expression | None
     conditions: tuple[Expression, ...]
     center: float = 0.0
-    ratio: bool = False
 
 
 class Reading(Enum):

@@ -191,7 +191,10 @@ def test_a_bad_setting_is_one_plain_refusal(
 @pytest.mark.parametrize("sql", [
     "SELECT * FROM visits", "DROP TABLE visits", "", "SELECT", "SELECT COUNT(*) FROM nowhere",
     "SELECT SUM(cost / los) FROM visits", "SELECT COUNT(*) FROM visits WHERE los > 'x'", "\x00",
-    "SELECT COUNT(*) FROM visits WHERE diagnosis = '\ud800'", None, 5, b"SELECT 1", "(" * 5000,
+    "SELECT COUNT(*) FROM visits WHERE diagnosis = '\ud800'",
+    "SELECT STDDEV(CLAMP(cost * 1.0e200, -1.0e200, 1.0e200)) FROM visits",
+    "SELECT CORR(CLAMP(cost * 1.0e200, 0, 1.0e200), CLAMP(cost * 1.0e200, 0, 1.0e200)) FROM visits",
+    "SELECT SUM(CLAMP(cost, 0, 4.0e-324)) FROM visits", None, 5, b"SELECT 1", "(" * 5000,
 ])
 def test_a_bad_text_is_one_plain_refusal(sql: Any, paid: Engine) -> None:
     with pytest.raises((Refused, OverBudget)):

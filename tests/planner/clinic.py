@@ -20,6 +20,10 @@ REGION_TABLE = PublicTable(
         PublicColumn(name="population", type=Type.INTEGER, nullable=False, low=150_000,
                      high=1_200_000, values=None, rows_per_value=1),
     ),
+    rows=tuple(
+        (region, f"Region of {region}", 150_000 * (place + 1))
+        for place, region in enumerate(REGIONS)
+    ),
 )
 
 

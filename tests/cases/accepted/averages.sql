@@ -18,7 +18,7 @@ SELECT AVG(cost), COUNT(cost) FROM visits;
 -- an average with FILTER
 SELECT AVG(los) FILTER (WHERE readmitted) FROM visits;
 -- = avg(los) filter(where readmitted).sum: norm scaling, l1 600, keys public 1, laplace
--- = avg(los) filter(where readmitted).count: per-patient clip, l1 20, keys public 1, laplace
+-- = avg(los) filter(where readmitted).count: norm scaling, l1 20, keys public 1, laplace
 
 -- an average over patients
 SELECT AVG(birth_year) FROM patients;

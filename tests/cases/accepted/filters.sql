@@ -38,8 +38,8 @@ SELECT COUNT(*) FROM visits WHERE los < NULL;
 
 -- FILTER on each count
 SELECT COUNT(*) FILTER (WHERE readmitted) AS r, COUNT(*) FILTER (WHERE los > 3) AS l FROM visits;
--- = r: per-patient clip, l1 20, keys public 1, laplace
--- = l: per-patient clip, l1 20, keys public 1, laplace
+-- = r: norm scaling, l1 20, keys public 1, laplace
+-- = l: norm scaling, l1 20, keys public 1, laplace
 
 -- a condition that is always true
 SELECT COUNT(*) FROM visits WHERE 1 = 1;

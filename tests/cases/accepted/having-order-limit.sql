@@ -26,23 +26,23 @@ ORDER BY n DESC, department LIMIT 3 OFFSET 2;
 
 -- arithmetic on aggregates
 SELECT SUM(cost) / COUNT(*) FROM visits;
--- = sum(cost), part 1: row rank, l1 400000, keys public 1, laplace
--- = count, part 2: row rank, l1 20, keys public 1, laplace
+-- = sum(cost) / count(*): sum(cost): row rank, l1 400000, keys public 1, laplace
+-- = sum(cost) / count(*): count: row rank, l1 20, keys public 1, laplace
 
 -- a share in percent
 SELECT 100.0 * COUNT(*) FILTER (WHERE readmitted) / COUNT(*) FROM visits;
--- = count, part 1: per-patient clip, l1 20, keys public 1, laplace
--- = count, part 2: row rank, l1 20, keys public 1, laplace
+-- = 100.0 * count(*) filter(where readmitted) / count(*): count: row rank, l1 20, keys public 1, laplace
+-- = 100.0 * count(*) filter(where readmitted) / count(*): count: row rank, l1 20, keys public 1, laplace
 
 -- rounding an aggregate
 SELECT ROUND(AVG(cost), 1) FROM visits;
--- = sum(cost), part 1: row rank, l1 200000, keys public 1, laplace
--- = count, part 2: row rank, l1 20, keys public 1, laplace
+-- = round(avg(cost), 1): sum(cost): row rank, l1 200000, keys public 1, laplace
+-- = round(avg(cost), 1): count: row rank, l1 20, keys public 1, laplace
 
 -- CASE on an aggregate
 SELECT department, CASE WHEN COUNT(*) > 30 THEN 'many' ELSE 'few' END AS size FROM visits WHERE
 department IS NOT NULL GROUP BY department;
--- = count, part 1: row rank, l1 20, keys public 12, laplace
+-- = size: count: row rank, l1 20, keys public 12, laplace
 
 -- ORDER BY an aggregate that is not shown
 SELECT department FROM visits WHERE department IS NOT NULL GROUP BY department ORDER BY COUNT(*)
@@ -51,4 +51,4 @@ DESC, department;
 
 -- a rollup adds up noisy counts
 SELECT department, COUNT(*) FROM visits GROUP BY ROLLUP (department);
--- = count, part 1: row rank, l1 20, keys public 13, laplace
+-- = count(*): row rank, l1 20, keys public 13, laplace

@@ -34,4 +34,4 @@ visits WHERE department IS NOT NULL GROUP BY department;
 
 -- a share of the total of released rows
 SELECT department, COUNT(*) / SUM(COUNT(*)) OVER () AS share FROM visits GROUP BY department;
--- = count, part 1: row rank, l1 20, keys public 13, laplace
+-- = share: count: row rank, l1 20, keys public 13, laplace
