@@ -15,6 +15,7 @@ from mechanisms import gaussian, laplace, threshold
 from mechanisms.event import Event, GaussianEvent, LaplaceEvent, ThresholdEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
+from mechanisms.quantile_tree import NODES
 from planner.bounded_sql import SELECTION, Grid, Statement, statements
 from planner.bounding import BoundedMeasure, BoundedRelease
 from planner.canonical import (
@@ -31,6 +32,7 @@ from planner.relation import Aggregate
 # A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
 STEP_SHARE = 2.0**21
 GRID_MAX = 2**61
+CELLS_MAX = 20_000_000
 
 
 class Mechanism(Enum):
@@ -210,6 +212,7 @@ def _multiplier(budget: _Budget) -> float:
 def _price_release(
     release: BoundedRelease, mechanism: Mechanism, budget: _Budget
 ) -> PricedRelease:
+    _check_cells(release)
     measures = tuple(_price_measure(m, release, mechanism, budget) for m in release.measures)
     selection, tau = None, None
     if release.selection is not None:
@@ -218,6 +221,19 @@ def _price_release(
         tau = _threshold(selection, budget)
     grids = tuple(m.grid for m in measures)
     return PricedRelease(release, measures, selection, tau, grids, statements(release, grids))
+
+
+def _check_cells(release: BoundedRelease) -> None:
+    """Refuse more noisy numbers than the memory holds; the number of groups here is public."""
+    for bounded in release.measures:
+        argument, width = bounded.measure.argument, 1
+        if bounded.measure.aggregate is Aggregate.TREE:
+            width = NODES
+        elif bounded.measure.aggregate is Aggregate.HISTOGRAM and argument is not None:
+            width = len(argument.domain.members() or ())
+        if width * len(release.keys or ()) > CELLS_MAX:
+            raise Refused("too-large", f"{len(release.keys or ()):,} groups of {width:,} counts "
+                          "each are too many", "GROUP BY fewer values")
 
 
 def _price_measure(

@@ -20,7 +20,7 @@ from engine.execution import Exact
 from engine.release import add_noise, choose_keys
 from mechanisms.randomness import Randomness
 from planner.bounded_sql import SELECTION
-from planner.price import Mechanism, Priced
+from planner.price import Mechanism
 from tests.audits.audit import Samples, chi_square_p, epsilon_below, laplace_law, proportion_bounds
 from tests.engine.replay import Run, replayed
 
@@ -166,7 +166,8 @@ def test_released_numbers_lie_on_their_grid(clinics: dict[str, Engine]) -> None:
         for _ in range(20):
             result = clinics[name].query(sql, epsilon=0.5)
             step = Fraction(result.plan.releases[0].step)
-            assert step.numerator == 1 and step.denominator & (step.denominator - 1) == 0
+            assert step.numerator == 1
+            assert step.denominator & (step.denominator - 1) == 0  # a power of two
             for _, total, *counts in result.rows:
                 assert (Fraction(total) / step).denominator == 1  # type: ignore[arg-type]
                 assert all(isinstance(n, int) for n in counts)

@@ -108,9 +108,9 @@ def relation(r: Random, depth: int = 2) -> tuple[str, list[tuple[str, str]], str
         ("visits v JOIN visits w ON v.visit_id = w.visit_id", v + _columns("w", VISITS),
          "v.patient_id"),
         ("patients p JOIN regions g ON p.region = g.region",
-         p + [("g.name", "text"), ("g.population", "number")], "p.patient_id"),
+         [*p, ("g.name", "text"), ("g.population", "number")], "p.patient_id"),
         ("visits v JOIN patients p USING (patient_id) LEFT JOIN regions g ON p.region = g.region",
-         v + p + [("g.name", "text"), ("g.population", "number")], "v.patient_id"),
+         [*v, *p, ("g.name", "text"), ("g.population", "number")], "v.patient_id"),
     ]
     if depth > 0:
         choices += [_derived(r, depth) for _ in range(8)]

@@ -32,8 +32,8 @@ engine = Engine.open(sys.argv[1])
 print("ready", flush=True)
 for n in range(int(sys.argv[3]), 10**9, int(sys.argv[4])):
     try:
-        result = engine.query(f"SELECT COUNT(*) FROM visits WHERE cost > {n % 10**6}.{n // 10**6 + 1}",
-                              epsilon=float(sys.argv[2]))
+        sql = f"SELECT COUNT(*) FROM visits WHERE cost > {n}.1"
+        result = engine.query(sql, epsilon=float(sys.argv[2]))
     except OverBudget:
         print("over", flush=True)
         break
@@ -150,7 +150,8 @@ def test_a_failure_of_the_database_itself_quotes_no_row(
         with pytest.raises(Broken) as caught:
             paid.query("SELECT COUNT(*) FROM visits", epsilon=0.1)
     said = _chain(caught.value)
-    assert "Z0" not in said and "convert" not in said.lower()
+    assert "Z0" not in said
+    assert "convert" not in said.lower()
 
 
 # ---- nothing is charged for what is not answered --------------------------------------------
@@ -178,14 +179,14 @@ def test_a_bad_setting_is_one_plain_refusal(
     settings: dict[str, Any], rule: str | None, sql: str, paid: Engine
 ) -> None:
     """Where `rule` is None the setting is extreme, not wrong: an answer or a plain refusal."""
+    refusal: Exception | None = None
     try:
         paid.query(sql, **{"epsilon": 0.1, **settings})
-    except (Refused, OverBudget) as refusal:
-        assert rule in (None, getattr(refusal, "rule", None))
-        assert paid.history() == ()
-        assert "Traceback" not in str(refusal)
-    else:
-        assert rule is None
+    except (Refused, OverBudget) as problem:
+        refusal = problem
+    if rule is not None:
+        assert getattr(refusal, "rule", None) == rule
+    assert len(paid.history()) == (refusal is None)
 
 
 @pytest.mark.parametrize("sql", [
@@ -193,8 +194,9 @@ def test_a_bad_setting_is_one_plain_refusal(
     "SELECT SUM(cost / los) FROM visits", "SELECT COUNT(*) FROM visits WHERE los > 'x'", "\x00",
     "SELECT COUNT(*) FROM visits WHERE diagnosis = '\ud800'",
     "SELECT STDDEV(CLAMP(cost * 1.0e200, -1.0e200, 1.0e200)) FROM visits",
-    "SELECT CORR(CLAMP(cost * 1.0e200, 0, 1.0e200), CLAMP(cost * 1.0e200, 0, 1.0e200)) FROM visits",
-    "SELECT SUM(CLAMP(cost, 0, 4.0e-324)) FROM visits", None, 5, b"SELECT 1", "(" * 5000,
+    "SELECT CORR(CLAMP(cost * 1.0e200, 0, 1.0e200), CLAMP(los * 1.0e200, 0, 1.0e200)) FROM visits",
+    "SELECT SUM(CLAMP(cost, 0, 4.0e-324)) FROM visits",
+    "SELECT visit_date, readmitted, MEDIAN(cost) FROM visits GROUP BY 1, 2", None, 5, b"SELECT 1", "(" * 5000,
 ])
 def test_a_bad_text_is_one_plain_refusal(sql: Any, paid: Engine) -> None:
     with pytest.raises((Refused, OverBudget)):

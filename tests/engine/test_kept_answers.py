@@ -114,7 +114,8 @@ def test_a_more_accurate_answer_serves_a_less_accurate_question(engine: Engine) 
     sql = "SELECT COUNT(*) FROM visits"
     fine = engine.query(sql, epsilon=1.0)
     rough = engine.query(sql, epsilon=0.1)
-    assert rough.cached and rough.rows == fine.rows and rough.intervals == fine.intervals
+    assert rough.cached
+    assert (rough.rows, rough.intervals) == (fine.rows, fine.intervals)
     finer = engine.query(sql, epsilon=2.0)
     assert not finer.cached
     assert len(engine.history()) == 2
@@ -167,7 +168,7 @@ SWAPS = (
     "JOIN"), ("JOIN", "LEFT JOIN"), ("COUNT(*)", "COUNT(v.cost)"), ("SUM(", "AVG("), ("NOT ", ""),
     ("LEFT(", "RIGHT("), ("FLOOR", "CEIL"), ("ABS(", "-("), ("'surgery'", "'urology'"), ("'F'",
     "'M'"), ("TRUE", "FALSE"), ("month", "year"), ("RANK", "DENSE_RANK"), ("MAX(", "MIN("),
-    ("NOT IN", "IN"), (" WHERE ", " WHERE v.los > 2 AND "), ("UNION ALL SELECT", "UNION ALL SELECT"),
+    ("NOT IN", "IN"), (" WHERE ", " WHERE v.los > 2 AND "),
     ("<= 3", "<= 2"), ("0.5", "0.25"), ("COALESCE", "NULLIF"), ("t.c0", "t.c1"), ("t.c1", "t.c2"),
     ("//", "/"), ("%", "//"), ("c0", "c1"), ("IS NULL", "IS NOT NULL"), ("UPPER", "LOWER"),
 )

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.schema import CreateTable
 
 from engine.errors import Broken, LedgerError, OverBudget
@@ -364,3 +365,32 @@ def test_the_same_statements_fit_postgresql() -> None:
     assert "FOR UPDATE" in statements.lock._text
     assert "%(analyst)s" in statements.newest_two._text
     assert "seq BIGINT NOT NULL" in str(CreateTable(charges_table).compile(dialect=dialect))
+
+
+def test_a_psycopg_statement_has_room_for_every_number() -> None:
+    statements = Statements(PGDialect_psycopg())  # type: ignore[no-untyped-call]
+    for name in ("newest", "newest_of", "after"):
+        text = getattr(statements, name)._text
+        assert "%(most)s::BIGINT" in text  # history() without a limit asks for 2**62 rows
+        assert "INTEGER" not in text
+
+
+def test_threads_read_while_others_charge(ledger: Ledger) -> None:
+    """No reader takes a head for an older one than another thread has seen meanwhile."""
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            for _ in range(150):
+                ledger.spent()
+                ledger.history(1, "ana")
+                ledger.verify()
+        except BaseException as failure:
+            failures.append(failure)
+
+    def spend() -> None:
+        for _ in range(100):
+            charge(ledger, loss("0.001"))
+
+    _run_threads([read, spend, read])
+    assert not failures

@@ -87,6 +87,20 @@ def test_only_paid_answers_are_kept(answers: Answers) -> None:
     assert answers.find(KEY, "v1") == ()
 
 
+def test_a_changed_working_directory_leads_to_the_same_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Ledger.open("y", *BUDGET) as ledger:
+        monkeypatch.chdir(elsewhere)
+        kept = Answers(ledger)
+        assert kept.find(KEY, "v1") == ()
+        kept.close()
+    assert list(elsewhere.iterdir()) == []
+
+
 @pytest.mark.parametrize("deviation", [-1.0, math.nan, math.inf])
 def test_an_answer_has_a_deviation(deviation: float) -> None:
     with pytest.raises(ValueError, match="deviation"):

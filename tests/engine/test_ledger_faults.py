@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import re
@@ -311,6 +312,20 @@ def test_any_changed_byte_is_refused_or_harmless(full: Path, tmp_path: Path) -> 
     assert refused > 5
 
 
+@pytest.mark.parametrize("column", COLUMNS[1:])
+def test_text_that_became_bytes_is_named(full: Path, column: str) -> None:
+    with Ledger.open(full, EPSILON, DELTA) as ledger:
+        edit(
+            full,
+            f"UPDATE discreet_charges SET {column} = CAST({column} AS BLOB) WHERE seq = 9",
+        )
+        for use in (lambda: charge(ledger), ledger.spent, ledger.history, ledger.verify):
+            with pytest.raises(LedgerError, match="charge 9 does not match its hash"):
+                use()
+    with pytest.raises(LedgerError, match="charge 9 does not match its hash"):
+        Ledger.open(full, EPSILON, DELTA)
+
+
 @pytest.mark.parametrize("rows", ["seq = 1", "seq = 5", "seq IN (2, 7)"])
 def test_a_missing_row_is_named(full: Path, rows: str) -> None:
     edit(full, f"DELETE FROM discreet_charges WHERE {rows}")
@@ -382,6 +397,23 @@ def test_a_changed_budget_in_the_file_is_refused(full: Path, change: str) -> Non
         Ledger.open(full, EPSILON, DELTA)
 
 
+@pytest.mark.parametrize("column", ["ledger_id", "epsilon_total", "filter_json", "genesis"])
+def test_a_first_row_that_became_bytes_is_refused(full: Path, column: str) -> None:
+    with Ledger.open(full, EPSILON, DELTA) as ledger:
+        edit(full, f"UPDATE discreet_ledger SET {column} = CAST({column} AS BLOB)")
+        with pytest.raises(LedgerError, match="first row"):
+            ledger.verify()
+    with pytest.raises(LedgerError, match="first row"):
+        Ledger.open(full, EPSILON, DELTA)
+
+
+def test_a_first_row_that_vanishes_while_open_is_named(full: Path) -> None:
+    with Ledger.open(full, EPSILON, DELTA) as ledger:
+        edit(full, "DELETE FROM discreet_ledger")
+        with pytest.raises(LedgerError, match="first row"):
+            ledger.verify()
+
+
 # --- another budget, backups, the witness ----------------------------------------------------
 
 
@@ -450,6 +482,154 @@ def test_a_ledger_put_back_in_time_while_in_use_is_refused(
         edit(path, f"DELETE FROM discreet_charges WHERE seq = {seq}")
         with pytest.raises(LedgerError, match="was in it and now is not"):
             charge(ledger)
+
+
+def _uses(ledger: Ledger) -> tuple[Callable[[], object], ...]:
+    return (
+        lambda: charge(ledger),
+        lambda: charge(ledger, quota=Decimal(0)),  # refused for what was lost, not for the quota
+        ledger.spent,
+        lambda: ledger.spent("ana"),
+        lambda: ledger.spent("nobody"),
+        ledger.left,
+        ledger.history,
+        lambda: ledger.history(1, "ana"),
+        lambda: ledger.history(0),
+        ledger.head,
+        ledger.verify,
+    )
+
+
+@pytest.mark.parametrize("lost", [(3,), (2, 3), (1, 2, 3)])
+def test_what_was_there_at_opening_cannot_be_forgotten(
+    witnessed: tuple[Path, Path, Path], lost: tuple[int, ...]
+) -> None:
+    path, witness, _ = witnessed
+    for seen_by in (witness, None):
+        with Ledger.open(path, EPSILON, DELTA, witness=seen_by) as ledger:
+            kept = path.read_bytes()
+            edit(path, *(f"DELETE FROM discreet_charges WHERE seq = {seq}" for seq in lost))
+            for use in _uses(ledger):
+                with pytest.raises(LedgerError, match="charge 3 was in it and now is not"):
+                    use()
+            path.write_bytes(kept)
+            charge(ledger)
+            edit(path, "DELETE FROM discreet_charges WHERE seq = 4")
+        path.write_bytes(kept)
+        witness.write_bytes(re.sub(rb"\n\w+ 4 \w+\n", b"", witness.read_bytes()))
+
+
+def test_a_backup_copied_over_the_ledger_in_use_is_refused(
+    witnessed: tuple[Path, Path, Path],
+) -> None:
+    path, witness, backup = witnessed
+    with Ledger.open(path, EPSILON, DELTA, witness=witness) as ledger:
+        file = path.stat().st_ino
+        shutil.copy(backup, path)
+        assert path.stat().st_ino == file
+        told = witness.read_bytes()
+        for use in _uses(ledger):
+            with pytest.raises(LedgerError, match="charge 3 was in it and now is not"):
+                use()
+        assert witness.read_bytes() == told
+
+
+def test_a_backup_that_was_spent_again_is_refused_by_who_saw_more(
+    witnessed: tuple[Path, Path, Path],
+) -> None:
+    path, _, backup = witnessed
+    with Ledger.open(path, EPSILON, DELTA) as ledger:
+        shutil.copy(backup, path)
+        with Ledger.open(path, EPSILON, DELTA) as other:
+            assert accepted(other, 4) == 4  # now the charges 2 to 5, of which 3 is another one
+        for use in _uses(ledger):
+            with pytest.raises(LedgerError, match="charge 3 was in it and now is not"):
+                use()
+
+
+@pytest.mark.parametrize(
+    "sight",
+    [
+        Ledger.spent,
+        lambda ledger: ledger.spent("nobody"),
+        Ledger.history,
+        lambda ledger: ledger.history(0, "nobody"),
+        Ledger.head,
+        Ledger.verify,
+        charge,
+    ],
+)
+def test_charges_of_other_processes_are_remembered(
+    witnessed: tuple[Path, Path, Path], sight: Callable[[Ledger], object]
+) -> None:
+    path, _, _ = witnessed
+    with Ledger.open(path, EPSILON, DELTA) as ledger:
+        with Ledger.open(path, EPSILON, DELTA) as other:
+            charge(other)
+        sight(ledger)
+        seq = ledger.head()[0]
+        edit(path, f"DELETE FROM discreet_charges WHERE seq = {seq}")
+        with pytest.raises(LedgerError, match=f"charge {seq} was in it and now is not"):
+            charge(ledger)
+
+
+def test_a_charge_asks_the_witness_first(witnessed: tuple[Path, Path, Path]) -> None:
+    path, witness, _ = witnessed
+    with (
+        Ledger.open(path, EPSILON, DELTA, witness=witness) as ledger,
+        Ledger.open(path, EPSILON, DELTA, witness=witness) as other,
+    ):
+        seq = charge(other).seq  # which `ledger` never saw, but its witness did
+        edit(path, f"DELETE FROM discreet_charges WHERE seq = {seq}")
+        for _ in range(2):
+            with pytest.raises(LedgerError, match=f"saw charge {seq} as"):
+                charge(ledger)
+        assert ledger.head()[0] == seq - 1
+
+
+def test_the_highest_charge_that_the_witness_saw_counts(
+    witnessed: tuple[Path, Path, Path],
+) -> None:
+    path, witness, backup = witnessed
+    told = witness.read_bytes()
+    shutil.copy(backup, path)
+    with Ledger.open(path, EPSILON, DELTA) as ledger:
+        charge(ledger)
+        seq, digest = ledger.head()
+        name = told.split()[0].decode()
+    assert seq == 2
+    filler = b"\n" + b"x" * 4096 + b"\n"
+    for newer in (b"", filler, filler * 300):
+        witness.write_bytes(told + newer + f"\n{name} {seq} {digest}\n".encode())
+        with pytest.raises(LedgerError, match="saw charge 3 as"):
+            Ledger.open(path, EPSILON, DELTA, witness=witness)
+    with Ledger.open(path, EPSILON, DELTA) as ledger:
+        charge(ledger)
+        seq, digest = ledger.head()
+    assert seq == 3  # a witness that saw two different charges 3 is right about one that is lost
+    witness.write_bytes(told + f"\n{name} {seq} {digest}\n".encode())
+    with pytest.raises(LedgerError, match="saw charge 3 as"):
+        Ledger.open(path, EPSILON, DELTA, witness=witness)
+
+
+def test_a_witness_put_back_or_lost_in_use_makes_nothing_forgotten(
+    witnessed: tuple[Path, Path, Path],
+) -> None:
+    path, witness, _ = witnessed
+    with Ledger.open(path, EPSILON, DELTA, witness=witness) as ledger:
+        older = witness.read_bytes()
+        charge(ledger)
+        witness.write_bytes(older)
+        assert charge(ledger).seq == 5
+        witness.unlink()
+        assert charge(ledger).seq == 6
+        os.replace(shutil.copy(witness, witness.with_name("copy")), witness)
+        assert charge(ledger).seq == 7
+        assert witness.read_text().endswith(" {} {}\n".format(*ledger.head()))
+        witness.write_text("\n" + "0" * 32 + " 1 " + "0" * 64 + "\n")
+        with pytest.raises(LedgerError, match="belongs to another ledger"):
+            charge(ledger)
+        assert ledger.head()[0] == 7
 
 
 def test_a_witness_that_lags_or_was_torn_is_fine(witnessed: tuple[Path, Path, Path]) -> None:
@@ -553,6 +733,65 @@ def test_a_witness_without_a_folder_is_refused(tmp_path: Path) -> None:
         Ledger.open(tmp_path / "x", EPSILON, DELTA, witness=tmp_path / "no" / "w")
 
 
+def test_a_path_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for bad in (tmp_path / "nul\0", tmp_path / "loop", tmp_path / "loop" / "x", "n" * 300):
+        with pytest.raises(LedgerError, match="nul|loop|nnn"):
+            Ledger.open(bad, EPSILON, DELTA)
+        with pytest.raises(LedgerError, match="nul|loop|nnn"):
+            Ledger.open(tmp_path / "good", EPSILON, DELTA, witness=bad)
+    with pytest.raises(LedgerError, match="null byte"):
+        Ledger.open(f"sqlite:///{tmp_path}/nul\0", EPSILON, DELTA)
+
+
+def test_a_changed_working_directory_leads_to_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for where in ("x", "sqlite:///y"):
+        monkeypatch.chdir(tmp_path)
+        with Ledger.open(where, EPSILON, DELTA, witness="w" + where[-1]) as ledger:
+            monkeypatch.chdir(elsewhere)
+
+            def work(ledger: Ledger = ledger) -> None:
+                charge(ledger)  # on a connection of its own
+                assert ledger.head()[0] == 1
+
+            assert status_of(in_child(work)) == 0
+            assert charge(ledger).seq == 2
+            assert ledger.store.location == tmp_path / where[-1]
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_failing_witness_does_not_keep_the_store_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger.open(tmp_path / "x", EPSILON, DELTA, witness=tmp_path / "w")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _full_disk)
+        with pytest.raises(LedgerError, match="No space left"):
+            ledger.close()
+    with pytest.raises(LedgerError, match="closed"):
+        ledger.head()
+
+
+def test_the_mark_in_the_lock_file_is_on_disk_before_the_ledger_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[int, bytes] = {}
+    path, lock = tmp_path / "x", tmp_path / "x.lock"
+
+    def fsync(file: int) -> None:
+        synced[os.fstat(file).st_ino] = lock.read_bytes()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Ledger.open(path, EPSILON, DELTA).close()
+    assert len(lock.read_bytes()) == 32
+    for known in (lock, tmp_path):  # the mark itself, and the folder's entry for it
+        assert synced[known.stat().st_ino] == lock.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("locked", "problem"), [("folder", "cannot be written"), ("file", "read-only for this user")]
 )
@@ -575,6 +814,40 @@ def test_a_place_without_write_permission_is_named(locked: str, problem: str) ->
     finally:
         os.chmod(folder, 0o777)
         shutil.rmtree(folder)
+
+
+def test_a_folder_that_cannot_be_searched_is_named() -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        (folder / "in").mkdir()
+        os.chmod(folder, 0o000)
+
+        def work() -> None:
+            if os.geteuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            with pytest.raises(LedgerError, match="Permission denied"):
+                Ledger.open(folder / "in" / "x", EPSILON, DELTA)
+
+        assert status_of(in_child(work)) == 0
+    finally:
+        os.chmod(folder, 0o777)
+        shutil.rmtree(folder)
+
+
+def test_a_lock_that_is_never_given_back_is_named(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_store, "LOCK_SECONDS", 0.1)
+    with Ledger.open(full, EPSILON, DELTA) as ledger:
+        with open(ledger_store.lock_path(full)) as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            for use in (lambda: charge(ledger), lambda: Ledger.open(full, EPSILON, DELTA)):
+                with pytest.raises(LedgerError, match=r"x\.lock.* is held by another process"):
+                    use()
+        for _ in range(3):  # and those who gave up do not keep it
+            charge(ledger)
+        assert ledger.head()[0] == 12
 
 
 def test_a_writer_that_never_ends_is_named(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:

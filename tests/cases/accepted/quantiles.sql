@@ -27,6 +27,7 @@ SELECT MIN(birth_year) AS first, MAX(birth_year) AS last FROM patients;
 -- a median date
 SELECT MEDIAN(visit_date) AS d FROM visits WHERE visit_date >= '2020-01-01';
 -- = d.counts: per-patient clip, l1 24, keys public 1, laplace
+-- oracle: the median of days is a day, where DuckDB gives the noon between two
 
 -- the median of a per-patient count
 SELECT MEDIAN(n) AS m FROM (SELECT patient_id, COUNT(*) AS n FROM visits GROUP BY patient_id) AS
@@ -44,6 +45,7 @@ SELECT MODE(department) AS m FROM visits;
 -- a mode by sex
 SELECT sex, MODE(region) AS m FROM patients GROUP BY sex;
 -- = m.counts: one row per patient, l1 1, keys public 3, laplace
+-- oracle: of equally frequent values any may be the mode
 
 -- a median across a join
 SELECT sex, MEDIAN(value) AS m FROM labs JOIN visits USING (visit_id) JOIN patients USING

@@ -3,6 +3,7 @@
 -- a rollup
 SELECT sex, region, COUNT(*) AS n FROM patients GROUP BY ROLLUP (sex, region);
 -- = n: one row per patient, l1 1, keys public 27, laplace
+-- oracle: empty finest groups are answered too, beside the totals
 
 -- a rollup told apart by GROUPING
 SELECT sex, COUNT(*) AS n, GROUPING(sex) AS g FROM patients GROUP BY ROLLUP (sex) ORDER BY g, sex;
@@ -14,6 +15,7 @@ SELECT department, readmitted, SUM(cost) AS s, AVG(cost) AS m FROM visits GROUP 
 -- = s: row rank, l1 400000, keys public 39, laplace
 -- = m.sum: row rank, l1 200000, keys public 39, laplace
 -- = m.count: row rank, l1 20, keys public 39, laplace
+-- oracle: empty finest groups are answered too, beside the totals
 
 -- grouping sets
 SELECT department, los, COUNT(*) AS n FROM visits WHERE los < 5 GROUP BY GROUPING SETS
