@@ -55,7 +55,7 @@ def statements(
     `given` holds released answers that the question uses further in; before they are out, their
     names are printed instead.
     """
-    by_strategy: dict[Strategy, list[tuple[int, BoundedMeasure]]] = {}
+    by_strategy: list[list[tuple[int, BoundedMeasure]]] = []
     alone: list[list[tuple[int, BoundedMeasure]]] = []
     entries = list(enumerate(bounded.measures))
     if bounded.selection is not None:
@@ -67,15 +67,23 @@ def statements(
         if limited or aggregate in SPREAD_OUT:
             alone.append([(place, measure)])
         else:
-            by_strategy.setdefault(strategy, []).append((place, measure))
+            same = next((g for g in by_strategy if _equal(g[0][1].strategy, strategy)), None)
+            if same is None:
+                by_strategy.append([(place, measure)])
+            else:
+                same.append((place, measure))
     printed = []
-    for group in (*by_strategy.values(), *alone):
+    for group in (*by_strategy, *alone):
         strategy = group[0][1].strategy
         measures = [m.measure for _, m in group]
         chosen = [grids[place] if place != SELECTION else None for place, _ in group]
         sql = _print(bounded.release, strategy, measures, chosen, given)
         printed.append(Statement(sql, tuple(place for place, _ in group)))
     return tuple(printed)
+
+
+def _equal(one: Strategy, other: Strategy) -> bool:
+    return one is other or one == other
 
 
 def given_sources(bounded: BoundedRelease) -> frozenset[int]:

@@ -146,11 +146,18 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     additive = tuple(
         m for m in release.measures if m.aggregate in (Aggregate.COUNT, Aggregate.SUM)
     )
+    # Counts and sums of one release share one strategy, worked out once.
+    shared = None if unbounded or not additive else _choose(
+        additive[0], release, keys, rows, additive
+    )
 
     def bounded(measure: Measure) -> BoundedMeasure:
         if unbounded:
             return BoundedMeasure(measure, _unbounded(relation))
-        chosen = _choose(measure, release, keys, rows, additive)
+        is_additive = measure.aggregate in (Aggregate.COUNT, Aggregate.SUM)
+        chosen = shared if is_additive and shared is not None else _choose(
+            measure, release, keys, rows, additive
+        )
         return BoundedMeasure(measure, chosen, _rejected(measure, release, chosen))
 
     measures = tuple(map(bounded, release.measures))
@@ -199,7 +206,8 @@ def _choose(
         return Strategy(Shape.UNIT_CLIP, relation, 1, groups)
     # A limit by rank also counts rows that the question does not ask for: with conditions on
     # rows it would throw away most of what it should keep, so a patient's rows are added up.
-    together = additive if measure in additive else (measure,)
+    is_additive = measure.aggregate in (Aggregate.COUNT, Aggregate.SUM)
+    together = additive if is_additive else (measure,)
     driver = None if _has_row_conditions(together, relation) else driver_of(relation)
     if driver is not None:
         return _by_rank(relation, driver, allowed, most, groups)

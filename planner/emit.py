@@ -124,7 +124,7 @@ class Printer:
             for argument in expression.arguments
         )
         text = FUNCTIONS[expression.function].sql(printed, expression.arguments)
-        if len(text) > PRINTED_MAX:
+        if len(text) > max(PRINTED_MAX, 1.5 * sum(map(len, printed))):
             raise Refused("too-large", "the question grows too large when it is made total",
                           "fewer divisions inside divisions")
         return text

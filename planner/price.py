@@ -17,8 +17,9 @@ from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.quantile_tree import NODES
 from planner.bounded_sql import SELECTION, Grid, Statement, statements
-from planner.bounding import BoundedMeasure, BoundedRelease
+from planner.bounding import BoundedMeasure, BoundedRelease, Strategy
 from planner.canonical import (
+    Numbering,
     expression_text,
     key_of,
     measure_text,
@@ -165,8 +166,8 @@ def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
     """Return a plan without noise and without bounds, for the correctness oracle in tests."""
     releases = tuple(
         PricedRelease(
-            r, tuple(_without_noise(m, r) for m in r.measures),
-            None if r.selection is None else _without_noise(r.selection, r), 0,
+            r, tuple(map(_without_noise, r.measures, _answer_keys(r))),
+            None if r.selection is None else _without_noise(r.selection, _answer_keys(r)[-1]), 0,
             tuple(None for _ in r.measures), statements(r, tuple(None for _ in r.measures)),
         )
         for r in bounded
@@ -213,10 +214,14 @@ def _price_release(
     release: BoundedRelease, mechanism: Mechanism, budget: _Budget
 ) -> PricedRelease:
     _check_cells(release)
-    measures = tuple(_price_measure(m, release, mechanism, budget) for m in release.measures)
+    names = _answer_keys(release)
+    measures = tuple(
+        _price_measure(m, name, mechanism, budget)
+        for m, name in zip(release.measures, names, strict=False)
+    )
     selection, tau = None, None
     if release.selection is not None:
-        selection = _price_measure(release.selection, release, mechanism, budget)
+        selection = _price_measure(release.selection, names[-1], mechanism, budget)
         selection = replace(selection, key=key_of("selection", selection.key))
         tau = _threshold(selection, budget)
     grids = tuple(m.grid for m in measures)
@@ -237,10 +242,9 @@ def _check_cells(release: BoundedRelease) -> None:
 
 
 def _price_measure(
-    bounded: BoundedMeasure, release: BoundedRelease, mechanism: Mechanism, budget: _Budget
+    bounded: BoundedMeasure, key: str, mechanism: Mechanism, budget: _Budget
 ) -> Priced:
     grid = _grid(bounded, mechanism, budget)
-    key = _answer_key(bounded, release)
     l1, l2_squared = bounded.strategy.sensitivity(bounded.measure, grid.largest)
     if l1 == 0:
         return Priced(bounded, Mechanism.EXACT, grid, 0.0, 0, 0, key)
@@ -306,12 +310,26 @@ def _threshold(selection: Priced, budget: _Budget) -> int:
     return threshold.gaussian_threshold(selection.scale, per_key)
 
 
-def _answer_key(bounded: BoundedMeasure, release: BoundedRelease) -> str:
-    """Name one noised column of one release, whatever words asked for it."""
-    relation = bounded.strategy.relation
-    numbering = numbering_of(relation)
+def _answer_keys(release: BoundedRelease) -> tuple[str, ...]:
+    """Name the noised columns of a release, the choice of keys last, whatever words asked.
+
+    What columns under one strategy have in common is written once: there may be a thousand.
+    """
+    common: dict[int, tuple[Numbering, str]] = {}
+    names = []
+    for _, bounded in _columns(release):
+        place = id(bounded.strategy)
+        if place not in common:
+            common[place] = _common_text(release, bounded.strategy)
+        numbering, text = common[place]
+        names.append(key_of(text, measure_text(bounded.measure, numbering)))
+    return tuple(names)
+
+
+def _common_text(release: BoundedRelease, strategy: Strategy) -> tuple[Numbering, str]:
+    """Return what the columns of one release under one strategy have in common."""
+    numbering = numbering_of(strategy.relation)
     keys = [expression_text(key, numbering) for key in release.release.keys]
-    strategy = bounded.strategy
     weigh = sorted(
         ",".join(sorted(expression_text(c, numbering) for c in conditions))
         for conditions in strategy.weigh
@@ -319,10 +337,8 @@ def _answer_key(bounded: BoundedMeasure, release: BoundedRelease) -> str:
     shape = (f"{strategy.shape.value}|{strategy.rows}|{strategy.groups}|{strategy.limit_groups}"
              f"|{weigh}")
     listed = "selected" if release.keys is None else key_of(repr(release.keys))
-    return key_of(
-        relation_text(relation, numbering), ";".join(keys), listed, shape,
-        measure_text(bounded.measure, numbering),
-    )
+    text = key_of(relation_text(strategy.relation, numbering), ";".join(keys), listed, shape)
+    return numbering, text
 
 
 def _added_up(
@@ -351,6 +367,5 @@ def _added_up(
     return NoisePlan(releases, tuple(events), loss_of(tuple(events), order), delta, tail, order)
 
 
-def _without_noise(bounded: BoundedMeasure, release: BoundedRelease) -> Priced:
-    key = _answer_key(bounded, release)
+def _without_noise(bounded: BoundedMeasure, key: str) -> Priced:
     return Priced(bounded, Mechanism.EXACT, Grid(1.0, 0, 0), 0.0, 0, 0, key)
