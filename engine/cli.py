@@ -128,6 +128,9 @@ DeltaOption = Annotated[str | None, typer.Option(
 RowsOption = Annotated[int | None, typer.Option(
     metavar="K", show_default=False, help="How many rows of one patient may count.",
 )]
+DialectOption = Annotated[str, typer.Option(
+    "--dialect", metavar="NAME", help="The SQL it is written in: postgres, bigquery, tsql, ...",
+)]
 AnalystOption = Annotated[str | None, typer.Option(
     "--analyst", "-a", envvar="DISCREET_ANALYST", metavar="NAME", show_default=False,
     help="Who asks and pays, where the policy names analysts.",
@@ -230,7 +233,7 @@ def init(
 def query(
     sql: SqlArgument = None, file: FileOption = None, policy: PolicyOption = None,
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
-    analyst: AnalystOption = None,
+    analyst: AnalystOption = None, dialect: DialectOption = "duckdb",
     form: Annotated[Format, typer.Option(
         "--format", help="csv and json are unrounded, with both ends of every interval.",
     )] = Format.TABLE,
@@ -252,7 +255,7 @@ def query(
     statement = _statement(sql, file)
     _check_targets(output, plot)  # before anything is paid
     with _opened(policy, analyst) as engine:
-        result = engine.query(statement, epsilon=epsilon, delta=delta, rows=rows)
+        result = engine.query(statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect)
     text = _formatted(result, form)
     if output is None:
         _say(text)
@@ -266,6 +269,7 @@ def query(
 def explain(
     sql: SqlArgument = None, file: FileOption = None, policy: PolicyOption = None,
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
+    dialect: DialectOption = "duckdb",
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.TEXT,
     show_sql: Annotated[bool, typer.Option(
         "--sql", help="Show the SQL that would run as well.",
@@ -281,7 +285,7 @@ def explain(
     """
     statement = _statement(sql, file)
     with _opened(policy, None) as engine:
-        plan = engine.explain(statement, epsilon=epsilon, delta=delta, rows=rows)
+        plan = engine.explain(statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect)
     _say(_explained(plan, form, show_sql))
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from html import escape
@@ -331,14 +331,8 @@ def as_json(result: Result) -> str:
 
 def plan_json(plan: Plan, with_sql: bool = True) -> dict[str, Any]:
     """Return a plan as plain JSON values."""
-    found: dict[str, Any] = {
-        "question": plan.question,
-        "cost": loss_json(plan.cost),
-        "full_cost": loss_json(plan.full_cost),
-        "groups": plan.groups,
-        "expected_error": dict(plan.expected_error),
-        "releases": [_finite(asdict(release)) for release in plan.releases],
-    }
+    found: dict[str, Any] = plan.to_dict()
+    del found["sql"], found["outer_sql"]
     if with_sql:
         found |= {"sql": plan.sql, "outer_sql": plan.outer_sql}
     return found
@@ -347,10 +341,6 @@ def plan_json(plan: Plan, with_sql: bool = True) -> dict[str, Any]:
 def loss_json(loss: PrivacyLoss) -> dict[str, float]:
     """Return a price as plain JSON values."""
     return {"epsilon": loss.epsilon, "delta": loss.delta, "rdp": loss.rdp}
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _json_value(value) for name, value in values.items()}
 
 
 def _json_value(value: Any) -> Any:

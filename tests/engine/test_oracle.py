@@ -21,7 +21,7 @@ from engine import Engine
 from planner.bind import bind
 from planner.expression import columns_of
 from planner.parse import parse
-from planner.relation import Release, walk_relations
+from planner.relation import Release, Summary, walk_relations
 from tests.engine.replay import Case, read_cases
 
 CASES = [case for case in read_cases("accepted") if "oracle" not in case.notes]
@@ -66,7 +66,7 @@ def _measured(engine: Engine, sql: str) -> list[bool]:
     bound = bind(parse(sql), engine.catalog)
     keys = {
         (node.source, f"k{i + 1}") for node in walk_relations(bound.rows.relation)
-        if isinstance(node, Release) for i in range(len(node.keys))
+        if isinstance(node, Release | Summary) for i in range(len(node.keys))
     }
     return [
         any((c.source, c.name) not in keys for c in columns_of(expression))
