@@ -214,6 +214,24 @@ def _load(cursor: Connection, tables: Mapping[str, DeskTable]) -> None:
         cursor.execute(f"CREATE TEMP TABLE {quoted(name)} AS SELECT {', '.join(columns)}", values)
 
 
+# --- Reading the steward's own files --------------------------------------------------------
+
+
+def open_unlocked(database: Path | None = None) -> Connection:
+    """Open the steward's database read-only, or one in memory, to read schemas for the steward.
+
+    It may read files and has no limits: not for an analyst's statements. No extension is loaded.
+    """
+    offline = {"autoload_known_extensions": "false"}
+    return guarded(
+        lambda: _connect(
+            ":memory:" if database is None else str(database),
+            read_only=database is not None,
+            settings=offline,
+        )
+    )
+
+
 # --- Writing a database of one's own --------------------------------------------------------
 
 

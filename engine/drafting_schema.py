@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from engine.database import Connection, DatabaseFailure, open_unlocked, run
 
 TABLE_FILES = (".parquet", ".csv", ".csv.gz", ".tsv")
 _COLUMNS_MAX = 20_000
@@ -42,24 +43,18 @@ def read_schema(database: Path) -> tuple[SourceTable, ...]:
     """Return the tables of a DuckDB file, of a folder of Parquet or CSV files, or of one file."""
     if not database.exists():
         raise DraftError(f"{database} does not exist; name a DuckDB file, a folder or a file")
-    import duckdb  # heavy: only where a database is opened
-
-    offline: dict[str, Any] = {
-        "autoinstall_known_extensions": False, "autoload_known_extensions": False,
-    }
     try:
         if database.is_dir() or database.name.lower().endswith(TABLE_FILES):
-            with duckdb.connect(config=offline) as connection:
+            with open_unlocked() as connection:
                 return _file_tables(connection, database)
-        with duckdb.connect(str(database), read_only=True, config=offline) as connection:
+        with open_unlocked(database) as connection:
             return _database_tables(connection)
-    except duckdb.Error:
-        # DuckDB's own text may quote a row.
+    except DatabaseFailure:
         said = "cannot be read as a DuckDB file (or is in use), Parquet or CSV"
         raise DraftError(f"{database} {said}; close other programs, or check the file") from None
 
 
-def _file_tables(connection: Any, database: Path) -> tuple[SourceTable, ...]:
+def _file_tables(connection: Connection, database: Path) -> tuple[SourceTable, ...]:
     found = [database] if database.is_file() else sorted(database.iterdir())
     tables = [
         _file_table(connection, path) for path in found if path.name.lower().endswith(TABLE_FILES)
@@ -71,12 +66,12 @@ def _file_tables(connection: Any, database: Path) -> tuple[SourceTable, ...]:
     return tuple(tables)
 
 
-def _file_table(connection: Any, path: Path) -> SourceTable:
+def _file_table(connection: Connection, path: Path) -> SourceTable:
     lower = path.name.lower()
     suffix = next(suffix for suffix in TABLE_FILES if lower.endswith(suffix))
     is_parquet = suffix == ".parquet"
     reader = "read_parquet(?)" if is_parquet else "read_csv(?, header = true)"
-    rows = connection.execute(f"DESCRIBE SELECT * FROM {reader}", [str(path)]).fetchall()
+    rows = run(connection, f"DESCRIBE SELECT * FROM {reader}", [str(path)]).rows
     names = [str(row[0]) for row in rows]
     if not is_parquet and not all(re.match(r"[A-Za-z_]", name) for name in names):
         # What looks like a value is not repeated here.
@@ -85,18 +80,20 @@ def _file_table(connection: Any, path: Path) -> SourceTable:
     return SourceTable(path.name[: -len(suffix)], None, columns)
 
 
-def _database_tables(connection: Any) -> tuple[SourceTable, ...]:
-    rows = connection.execute(
+def _database_tables(connection: Connection) -> tuple[SourceTable, ...]:
+    rows = run(
+        connection,
         "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() "
         "WHERE NOT internal AND database_name = current_database() "
-        f"ORDER BY schema_name, table_name, column_index LIMIT {_COLUMNS_MAX}"
-    ).fetchall()
-    keys = connection.execute(
+        f"ORDER BY schema_name, table_name, column_index LIMIT {_COLUMNS_MAX}",
+    ).rows
+    keys = run(
+        connection,
         "SELECT schema_name, table_name, constraint_type, constraint_column_names, "
         "referenced_table, referenced_column_names FROM duckdb_constraints() "
         "WHERE database_name = current_database() "
-        "AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY')"
-    ).fetchall()
+        "AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY')",
+    ).rows
     columns: dict[tuple[str, str], list[SourceColumn]] = {}
     for schema, table, name, type_ in rows:
         columns.setdefault((schema, table), []).append(SourceColumn(name, _head_of(type_)))

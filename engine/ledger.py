@@ -31,13 +31,14 @@ from engine.ledger_rows import (
     analyst_total_of,
     charge_hash,
     charge_of,
-    genesis_hash,
+    has_its_hash,
+    is_whole_first_row,
     sha256,
     total_of,
 )
-from engine.ledger_store import Session, Statement, Store
+from engine.ledger_store import Statement, Store, resolved
 from engine.ledger_tables import Statements
-from engine.ledger_witness import flush, last_witnessed, tell
+from engine.ledger_witness import Witness
 from mechanisms.filter import Filter
 from mechanisms.loss import PrivacyLoss
 
@@ -89,7 +90,10 @@ class Ledger:
         self._sql = sql
         self._identity = identity
         self._filter = rule
-        self._witness = witness
+        self._witness = (
+            None if witness is None else Witness(witness, identity.ledger_id, store.where)
+        )
+        # The newest charge ever met here: changed only under the session's lock, never backwards.
         self._seen = (0, identity.genesis)
 
     @classmethod
@@ -108,17 +112,20 @@ class Ledger:
         behind its `witness`: a small file elsewhere that remembers the newest charge. Put the
         witness where a restored backup of the ledger does not overwrite it. It is appended to
         without an fsync of its own, so a power cut may leave it some charges late, never early.
+        At a database URL, dropped tables too are noticed by the witness only: without one, a new
+        ledger is made in their place.
 
         Guarantee: the rule that decides is the one stored when the ledger was made. A changed
         budget in the policy is an error, never a new rule: see the top of this file.
         """
         check_budget(epsilon_total, delta_total)
+        elsewhere = None if witness is None else resolved(witness)
         store = Store(where, durable=True)
         try:
             sql = Statements(store.dialect)
             identity = find_or_make(store, sql, epsilon_total, delta_total)
             rule = stored_filter(store, identity)
-            ledger = cls(store, sql, identity, rule, None if witness is None else Path(witness))
+            ledger = cls(store, sql, identity, rule, elsewhere)
             ledger.verify()
             ledger._meet_witness()
         except BaseException:
@@ -158,7 +165,8 @@ class Ledger:
 
         Guarantee: a receipt is returned only after the commit is fsynced, and the sums that the
         filter saw when it decided are those of all charges committed before it: reading,
-        deciding and inserting are one transaction under the database's write lock.
+        deciding and inserting are one transaction under the database's write lock. Nothing is
+        decided on a ledger that lost a charge which was met here or which the witness saw last.
         """
         check_loss(loss)
         check_quota(analyst, quota)
@@ -209,7 +217,7 @@ class Ledger:
         """Return what was spent by everybody, or by one analyst."""
         if analyst is None:
             return total_of(self._rows(self._sql.head, {}))
-        return analyst_total_of(self._rows(self._sql.head_of, {"analyst": analyst}))
+        return analyst_total_of(self._rows(self._sql.newest_of, {"analyst": analyst, "most": 1}))
 
     def left(self, analyst: str | None = None, quota: Decimal | None = None) -> PrivacyLoss:
         """Return what is left for everybody, or for one analyst under that quota."""
@@ -239,26 +247,32 @@ class Ledger:
 
         Guarantee: passes only if the filter is the stored one, the charges are numbered without
         gaps, every hash, every sum and every loss is exact, and the filter admits every prefix.
-        Raises LedgerError that names the first charge for which this fails. What it cannot see:
-        newest charges missing altogether, which is what the witness is for.
+        Raises LedgerError that names the first charge for which this fails. Newest charges that
+        are missing altogether are noticed if they were met here before; else by the witness only.
         """
         replay = Replay(self._filter, self._identity.genesis)
-        if genesis_hash(self._store.read(self._sql.identity, {})[0]) != self._identity.genesis:
-            raise self._damaged("its first row, which holds the budget, was changed")
+        first = self._store.read(self._sql.identity, {})
+        if self._genesis_in(first) != self._identity.genesis:
+            raise self._damaged("its first row, which holds the budget, is missing or was changed")
         while rows := self._rows_after(replay.seq):
             for row in rows:
                 problem = replay.problem(row)
                 if problem is not None:
                     raise self._damaged(f"charge {replay.seq + 1} {problem}")
         self._store.check_pages()
+        session = self._store.session()
+        with session.lock, self._store.plain_errors(), session.reading() as cursor:
+            self._recall(cursor, (replay.seq, replay.hash))
         return replay.seq
 
     def close(self) -> None:
         """Close this process's connection."""
-        if self._witness is not None and self._witness.exists():
-            with self._store.plain_errors():
-                flush(self._witness)
-        self._store.close()
+        try:
+            if self._witness is not None:
+                with self._store.plain_errors():
+                    self._witness.flush()
+        finally:
+            self._store.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -279,9 +293,11 @@ class Ledger:
         Guarantee: nothing else in the program decides whether a loss may be spent.
         """
         if not self._store.is_sqlite:
-            self._sql.lock.run(cursor, {})
-            cursor.fetchall()
+            self._sql.lock.rows(cursor, {})
         head, mine = self._newest_two(cursor, facts["analyst"])
+        seq, previous_hash = self._head_of(head)
+        self._recall(cursor, (seq, previous_hash))
+        self._ask_witness(cursor)
         spent, own = total_of(head), analyst_total_of(mine)
         if not self._filter.admits(spent, loss):
             raise OverBudget(loss, self._left(spent), GLOBAL_BUDGET)
@@ -289,9 +305,6 @@ class Ledger:
         if quota is not None and not own_total.exact_epsilon <= quota:
             left = _under_quota(self._left(spent), own, quota)
             raise OverBudget(loss, left, f"analyst {facts['analyst']}")
-        seq, previous_hash = self._head_of(head)
-        if seq < self._seen[0] or (seq == self._seen[0] and previous_hash != self._seen[1]):
-            raise self._behind(f"charge {self._seen[0]} was in it and now is not")
         row: dict[str, Any] = {
             "seq": seq + 1,
             "time": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -318,12 +331,17 @@ class Ledger:
         self, cursor: DBAPICursor, analyst: str
     ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
         """Return the newest row of all and of the analyst, each as a list of none or one."""
-        self._sql.newest_two.run(cursor, {"analyst": analyst})
-        rows = self._sound(list(cursor.fetchall()))
+        rows = self._sound(self._sql.newest_two.rows(cursor, {"analyst": analyst}))
         return rows[:1], [row for row in rows if row[ANALYST] == analyst][:1]
 
     def _rows(self, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        return self._sound(self._store.read(statement, values))
+        """Return the rows of a SELECT, from a ledger that has lost nothing met before."""
+        session = self._store.session()
+        with session.lock, self._store.plain_errors(), session.reading() as cursor:
+            rows = self._sound(statement.rows(cursor, values))
+            head = self._sound(self._sql.head.rows(cursor, {}))
+            self._recall(cursor, self._head_of(head))
+        return rows
 
     def _rows_after(self, seq: int) -> list[tuple[Any, ...]]:
         rows = self._store.read(self._sql.after, {"after": seq, "most": VERIFY_ROWS})
@@ -332,7 +350,7 @@ class Ledger:
     def _sound(self, rows: list[Any]) -> list[tuple[Any, ...]]:
         """Return the rows if each still has its own hash: no decision rests on a damaged row."""
         for row in rows:
-            if charge_hash(row[:-1]) != row[-1]:
+            if not has_its_hash(row):
                 raise self._damaged(f"charge {row[0]} does not match its hash")
         return [tuple(row) for row in rows]
 
@@ -355,37 +373,55 @@ class Ledger:
             "lost, these patients' budget counts as spent.",
         )
 
+    def _recall(self, cursor: DBAPICursor, head: tuple[int, str]) -> None:
+        """Refuse a ledger without the newest charge met here before, then remember the head.
+
+        Runs under the session's lock, so that no thread takes another's progress for a loss.
+        """
+        if head == self._seen:
+            return
+        seq, digest = self._seen
+        if self._hash_at(cursor, seq) != digest:
+            raise self._behind(f"charge {seq} was in it and now is not")
+        if head[0] > seq:
+            self._seen = head
+
+    def _ask_witness(self, cursor: DBAPICursor) -> None:
+        """Refuse a ledger without the highest charge that the witness saw."""
+        if self._witness is None:
+            return
+        for seq, digest in self._witness.highest():
+            if (seq, digest) != self._seen and self._hash_at(cursor, seq) != digest:
+                saw = f"saw charge {seq} as {digest[:12]}..."
+                raise self._behind(f"its witness {self._witness.path} {saw}")
+
+    def _hash_at(self, cursor: DBAPICursor, seq: int) -> str | None:
+        """Return the hash of a charge that is in the ledger; before the first it is the genesis."""
+        if seq == 0:
+            return self._genesis_in(self._sql.identity.rows(cursor, {}))
+        rows = self._sql.at.rows(cursor, {"seq": seq})
+        return rows[0][0] if rows else None
+
+    def _genesis_in(self, rows: list[Any]) -> str | None:
+        return rows[0][7] if len(rows) == 1 and is_whole_first_row(rows[0]) else None
+
     def _meet_witness(self) -> None:
         """Compare with the witness, then tell it the head.
 
-        Guarantee: passes only if the charge that the witness saw last is in this ledger.
+        Guarantee: passes only if the highest charge that the witness saw is in this ledger.
         """
         if self._witness is None:
             return
-        with self._store.alone() as session:
-            last = last_witnessed(self._witness, self._store.where)
-            if last is not None:
-                self._compare(session, *last)
-            head = session.read(self._sql.head, {})
-            self._tell_witness(*self._head_of([tuple(row) for row in head]))
-
-    def _compare(self, session: Session, ledger_id: str, seq: int, digest: str) -> None:
-        if ledger_id != self._identity.ledger_id:
-            raise LedgerError(
-                self._store.where,
-                f"its witness {self._witness} belongs to another ledger",
-                "Give each ledger its own witness file; if this ledger was made anew in place of "
-                "a lost one, these patients' budget counts as spent.",
-            )
-        rows = session.read(self._sql.at, {"seq": seq})
-        found = rows[0][0] if rows else self._identity.genesis if seq == 0 else None
-        if found != digest:
-            raise self._behind(f"its witness {self._witness} saw charge {seq} as {digest[:12]}...")
+        with self._store.alone() as session, session.reading() as cursor:
+            self._ask_witness(cursor)
+            head = self._head_of(self._sound(self._sql.head.rows(cursor, {})))
+            self._recall(cursor, head)
+            self._tell_witness(*head)
 
     def _tell_witness(self, seq: int, digest: str) -> None:
         """Append the head to the witness, after the commit: the witness is never early."""
         if self._witness is not None:
-            tell(self._witness, self._identity.ledger_id, seq, digest)
+            self._witness.tell(seq, digest)
 
 
 def _under_quota(left: PrivacyLoss, own: PrivacyLoss, quota: Decimal) -> PrivacyLoss:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from engine.ledger_rows import AMOUNTS, charge_hash, charge_of, sha256
+from engine.ledger_rows import AMOUNTS, charge_of, has_its_hash, sha256
 from mechanisms.filter import Filter
 from mechanisms.loss import DELTA_PLACES, PrivacyLoss
 
@@ -73,8 +73,8 @@ class Replay:
 
     def __init__(self, rule: Filter, genesis: str) -> None:
         self.seq = 0
+        self.hash = genesis
         self._filter = rule
-        self._hash = genesis
         self._total = PrivacyLoss.zero()
         self._own: dict[str, PrivacyLoss] = {}
 
@@ -82,14 +82,14 @@ class Replay:
         """Return what is wrong with the next row, or None after adding it."""
         if row[0] != self.seq + 1:
             return f"is missing: the next one found is {row[0]}"
-        if charge_hash(row[:-1]) != row[-1]:
+        if not has_its_hash(row):
             return "does not match its hash"
         try:
             charge = charge_of(row)
             check_loss(charge.loss)
         except (ValueError, ArithmeticError) as error:
             return f"has no valid loss: {error}"
-        if charge.previous_hash != self._hash:
+        if charge.previous_hash != self.hash:
             return "does not continue the chain of hashes"
         if charge.sql_hash != sha256(charge.sql):
             return "has the hash of another SQL text"
@@ -99,6 +99,6 @@ class Replay:
             return "has sums that are not the sums of the losses"
         if not self._filter.admits(self._total, charge.loss):
             return "is more than the budget allows"
-        self.seq, self._hash, self._total = charge.seq, charge.hash, total
+        self.seq, self.hash, self._total = charge.seq, charge.hash, total
         self._own[charge.analyst] = own
         return None

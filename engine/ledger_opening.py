@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import LedgerError
-from engine.ledger_rows import FORMAT, genesis_hash
+from engine.ledger_rows import FORMAT, genesis_hash, is_whole_first_row
 from engine.ledger_store import Session, Store, lock_path
 from engine.ledger_tables import Statements, ledger_table, make_tables
 from mechanisms.filter import Filter
@@ -35,9 +35,11 @@ def find_or_make(
 ) -> Identity:
     """Return the stored identity, making the tables if this is a new ledger.
 
-    Guarantee: never makes a ledger where one was made before and is now missing.
+    Guarantee: of several processes that come at once, one makes the ledger. In a file, none is
+    made where one was before and is now missing: the lock file beside it remembers. For a database
+    URL there is no such file, so only a witness can notice that the tables were dropped.
     """
-    with store.alone() as session:
+    with store.alone() as session, session.making():
         names = store.table_names()
         mark = _mark(store)
         if ledger_table.name not in names:
@@ -54,7 +56,7 @@ def find_or_make(
                 f"others, remove {lock_path(Path(store.where))}.",
             )
         if mark == "" and store.path is not None:
-            lock_path(store.path).write_text(identity.ledger_id)
+            _set_mark(store.path, identity.ledger_id)
         return identity
 
 
@@ -86,17 +88,11 @@ def _make(
     with session.transaction() as cursor:
         make_tables(store, cursor)
         sql.insert_identity.run(cursor, values)
-    if store.path is not None:
-        folder = os.open(store.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
     return _read_identity(store, [tuple(values.values())])
 
 
 def _read_identity(store: Store, rows: list[Any]) -> Identity:
-    if len(rows) != 1 or rows[0][1] != FORMAT or genesis_hash(rows[0]) != rows[0][7]:
+    if len(rows) != 1 or not is_whole_first_row(rows[0]):
         raise LedgerError(
             store.where,
             "its first row, which holds the budget, is missing, changed or of another version",
@@ -144,3 +140,16 @@ def _check_same_budget(
 def _mark(store: Store) -> str:
     """Return the id of the ledger once made here, as the lock file beside it remembers it."""
     return "" if store.path is None else lock_path(store.path).read_text().strip()
+
+
+def _set_mark(path: Path, ledger_id: str) -> None:
+    """Write the mark and wait until the disk has it, and the folder's entries for both files."""
+    with open(lock_path(path), "w") as file:
+        file.write(ledger_id)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

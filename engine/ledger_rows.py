@@ -12,7 +12,8 @@ from mechanisms.loss import PrivacyLoss
 
 __all__ = [
     "AMOUNTS", "ANALYST", "COLUMNS", "FORMAT", "TEXTS", "Charge", "amount_texts",
-    "analyst_total_of", "charge_hash", "charge_of", "genesis_hash", "sha256", "total_of",
+    "analyst_total_of", "charge_hash", "charge_of", "genesis_hash", "has_its_hash",
+    "is_whole_first_row", "sha256", "total_of",
 ]
 
 FORMAT = 1
@@ -106,6 +107,20 @@ def charge_hash(facts: tuple[Any, ...]) -> str:
 def genesis_hash(row: tuple[Any, ...]) -> str:
     """Hash the ledger's first row, which holds the budget: the chain of charges starts from it."""
     return sha256(json.dumps(["discreet ledger", *row[:7]], separators=(",", ":")))
+
+
+def has_its_hash(row: tuple[Any, ...]) -> bool:
+    """Tell whether a charge is as it was hashed; text that a flipped bit made bytes is not."""
+    return _is_plain(row) and charge_hash(row[:-1]) == row[-1]
+
+
+def is_whole_first_row(row: tuple[Any, ...]) -> bool:
+    """Tell whether the ledger's first row is as it was hashed, and of this format."""
+    return _is_plain(row) and row[1] == FORMAT and genesis_hash(row) == row[7]
+
+
+def _is_plain(row: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, (str, int)) for value in row)
 
 
 def sha256(text: str) -> str:

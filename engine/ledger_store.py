@@ -10,7 +10,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -24,9 +24,12 @@ from sqlalchemy.sql import ClauseElement
 
 from engine.errors import LedgerError
 
-__all__ = ["Session", "Statement", "Store", "lock_path"]
+__all__ = ["Session", "Statement", "Store", "lock_path", "resolved"]
 
 LOCK_SECONDS = 60
+
+# PostgreSQL's advisory locks are numbers: this one is held while the tables are made.
+_MAKING = int.from_bytes(b"discreet", "big")
 
 _REMEDIES = (
     ("locked", "Another program holds the file: close it (a database browser?) and try again."),
@@ -35,6 +38,7 @@ _REMEDIES = (
     ("malformed", "Restore the newest backup and open it with its witness; a new file is no cure."),
     ("full", "Free space on that disk and try again; unanswered requests may stand charged."),
     ("unable to open", "Make the file and its folder readable and writable for this user."),
+    ("permission denied", "Make the file and its folders readable and writable for this user."),
 )
 _DEFAULT_REMEDY = "Look after the disk, its permissions and the database, and try again."
 
@@ -52,9 +56,9 @@ class Store:
         self._durable = durable
         if self.is_sqlite:
             # Resolved, so that a later chdir or a symbolic link does not lead to another lock.
-            self.path = Path(self.url.database or "").resolve()
+            self.location = self.path = resolved(self.url.database or "")
             self.where = str(self.path)
-            _check_file(self.path)
+            self.url = self.url.set(database=self.where)
             self._lock_file = str(lock_path(self.path))
         arguments: dict[str, Any] = (
             {"timeout": LOCK_SECONDS, "check_same_thread": False, "isolation_level": None}
@@ -67,6 +71,9 @@ class Store:
             raise LedgerError(
                 self.where, f"no driver for it is installed ({error})", "Install the driver."
             ) from error
+        if self.path is not None:
+            with self.plain_errors():
+                _check_file(self.path)
         # Keyed by process: a connection that came through a fork is neither used nor closed here.
         self._sessions: dict[int, Session] = {}
         self._closed = False
@@ -86,13 +93,14 @@ class Store:
         session = self._sessions.get(os.getpid())
         if session is None:
             session = self._new_session()
-        if session.file != self._file():
-            raise LedgerError(
-                self.where,
-                "the file was removed or replaced while in use",
-                "Put the newest ledger back and restart every process that uses it.",
-            )
-        return session
+        with suppress(OSError):
+            if session.file == self._file():
+                return session
+        raise LedgerError(
+            self.where,
+            "the file was removed or replaced while in use",
+            "Put the newest ledger back and restart every process that uses it.",
+        )
 
     @contextmanager
     def alone(self) -> Iterator[Session]:
@@ -100,7 +108,8 @@ class Store:
 
         SQLite's own write lock decides who may write. The file lock round it is there for
         fairness: SQLite's waiters sleep and retry, and some wait for seconds. It is taken on a
-        file opened for this one time, so that a forked child cannot inherit and keep it.
+        file opened for this one time, so that a forked child cannot inherit and keep it. Who holds
+        it for longer than LOCK_SECONDS is stuck: then LedgerError.
         """
         session = self.session()
         with session.lock, self.plain_errors():
@@ -109,7 +118,14 @@ class Store:
                 return
             file = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                if not _lock(file):
+                    raise LedgerError(
+                        self.where,
+                        f"its lock file {self._lock_file} is held by another process, for longer "
+                        f"than {LOCK_SECONDS} seconds",
+                        "Find the process that has it open (`fuser` names it) and let it go on, "
+                        "or end it; do not remove the lock file.",
+                    )
                 yield session
             finally:
                 fcntl.flock(file, fcntl.LOCK_UN)
@@ -179,10 +195,7 @@ class Store:
     def _file(self) -> tuple[int, int] | None:
         if self.path is None:
             return None
-        try:
-            found = os.stat(self.where)
-        except FileNotFoundError:
-            return None
+        found = os.stat(self.path)
         return found.st_dev, found.st_ino
 
 
@@ -229,11 +242,34 @@ class Session:
         finally:
             cursor.close()
 
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Hold a PostgreSQL database against all who would make tables too.
+
+        In a file `Store.alone` is enough; two CREATE TABLE at once are an error in PostgreSQL.
+        """
+        if self.is_sqlite:
+            yield
+            return
+        self._execute(f"SELECT pg_advisory_lock({_MAKING})")
+        self.connection.commit()
+        try:
+            yield
+        finally:
+            self._execute(f"SELECT pg_advisory_unlock({_MAKING})")
+            self.connection.commit()
+
     def read(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+        """Return all rows of one SELECT, outside of any transaction."""
+        with self.reading() as cursor:
+            return statement.rows(cursor, values)
+
+    @contextmanager
+    def reading(self) -> Iterator[DBAPICursor]:
+        """Run SELECTs outside of any transaction."""
         cursor = self.connection.cursor()
         try:
-            statement.run(cursor, values)
-            return list(cursor.fetchall())
+            yield cursor
         finally:
             cursor.close()
             if not self.is_sqlite:
@@ -271,10 +307,53 @@ class Statement:
         else:
             cursor.execute(self._text, tuple([values[name] for name in self._names]))
 
+    def rows(self, cursor: DBAPICursor, values: Mapping[str, Any]) -> list[Any]:
+        """Run a SELECT and return all its rows."""
+        self.run(cursor, values)
+        return list(cursor.fetchall())
+
 
 def lock_path(path: Path) -> Path:
     """Return the lock file beside a ledger; it also remembers which ledger was made there."""
     return path.with_name(path.name + ".lock")
+
+
+def resolved(where: str | Path) -> Path:
+    """Return the file that a path means now: no later chdir makes it another one."""
+    try:
+        return Path(where).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise LedgerError(str(where), f"no such path can be ({error})", "Correct it.") from error
+
+
+def _lock(file: int) -> bool:
+    """Take the lock of an open file; False if it is not to be had within LOCK_SECONDS.
+
+    A thread waits in the kernel's queue, since flock knows no time limit. Asking again and again
+    instead loses the order of arrival: the slowest charges then take several times as long.
+    """
+    with suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    waiting = os.dup(file)  # the same lock: it is the thread's to keep open, whenever its turn is
+    taken, given_up = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        try:
+            fcntl.flock(waiting, fcntl.LOCK_EX)
+            taken.set()
+            if given_up.is_set():
+                fcntl.flock(waiting, fcntl.LOCK_UN)
+        finally:
+            os.close(waiting)
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        taken.wait(LOCK_SECONDS)
+    finally:
+        if not taken.is_set():
+            given_up.set()
+    return not given_up.is_set()
 
 
 def _url(where: str | Path) -> URL:

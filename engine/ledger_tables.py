@@ -88,7 +88,7 @@ class Statements:
         newest_mine = (
             select(func.max(mine.seq)).where(mine.analyst == bindparam("analyst")).scalar_subquery()
         )
-        most = bindparam("most", type_=Integer)
+        most = bindparam("most", type_=BigInteger)
         upwards = select(charges_table).order_by(charges.seq)
         downwards = select(charges_table).order_by(charges.seq.desc())
         of_analyst = downwards.where(charges.analyst == bindparam("analyst"))
@@ -97,7 +97,6 @@ class Statements:
             "lock": select(ledger_table.c.id).with_for_update(),
             "newest_two": downwards.where(or_(charges.seq == newest, charges.seq == newest_mine)),
             "head": downwards.limit(1),
-            "head_of": of_analyst.limit(1),
             "newest": downwards.limit(most),
             "newest_of": of_analyst.limit(most),
             "after": upwards.where(charges.seq > bindparam("after")).limit(most),
@@ -108,8 +107,9 @@ class Statements:
         self.newest_two, self.at, self.after = (
             compiled[name] for name in ("newest_two", "at", "after")
         )
-        self.head, self.head_of = compiled["head"], compiled["head_of"]
-        self.newest, self.newest_of = compiled["newest"], compiled["newest_of"]
+        self.head, self.newest, self.newest_of = (
+            compiled[name] for name in ("head", "newest", "newest_of")
+        )
         self.insert = Statement(insert(charges_table), dialect)
         self.insert_identity = Statement(insert(ledger_table), dialect)
 

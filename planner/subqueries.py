@@ -12,6 +12,7 @@ from sqlglot import exp
 from planner.catalog import Kind
 from planner.domain import Type, boolean
 from planner.expression import Column, Expression
+from planner.functions import make
 from planner.joins import bind_from, check_pair, given_table, same_column
 from planner.relation import (
     GIVEN_NAME,
@@ -26,7 +27,7 @@ from planner.relation import (
     kind_of,
     unit_of,
 )
-from planner.scalar import Scalars, bind_condition, bind_scalar, conjuncts
+from planner.scalar import Scalars, bind_condition, bind_scalar, conjuncts, constant
 from planner.scope import Named, Scope, claim, refused
 
 if TYPE_CHECKING:
@@ -90,7 +91,11 @@ class MarkCollector:
         other, scope = given_table(rows.relation, scope, self.context)
         pair = (value, scope.columns[0].expression)
         check_pair(*pair, node)
-        return self._mark(other, [pair], [], node)
+        mark = self._mark(other, [pair], [], node)
+        if not value.domain.nullable:
+            return mark
+        # Of a NULL nobody knows whether it is in a list, so NOT IN does not hold for it either.
+        return make("case", make("is_null", value), constant(None), mark)
 
     def _exists(self, node: exp.Exists, scalars: Scalars) -> Expression:
         claim(node, "this")

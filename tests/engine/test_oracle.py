@@ -116,3 +116,35 @@ def test_the_oracle_has_power(base: Engine, plain: Any) -> None:
         assert differences(base, plain, "SELECT los, COUNT(*) FROM visits GROUP BY los")
     finally:
         plain.execute("UPDATE visits SET los = los - 1 WHERE visit_id = 200000")
+
+
+@pytest.mark.parametrize("sql", [
+    # Were real bugs: NULL in a list, NULL among CASE branches, what RIGHT JOIN merges, // on reals.
+    "SELECT COUNT(*) FROM visits WHERE department NOT IN (SELECT region FROM regions)",
+    "SELECT SUM(CASE WHEN readmitted THEN cost END), AVG(IF(los > 3, cost, NULL)) FROM visits",
+    "SELECT COUNT(*) FROM visits WHERE los < NULL OR los IN (1, NULL)",
+    "SELECT COUNT(patient_id), COUNT(*) FROM visits RIGHT JOIN patients USING (patient_id)",
+    "SELECT COALESCE(los, 0.5) // 2 AS k, COUNT(*) FROM visits GROUP BY k",
+    "SELECT SUBSTR(department, -3) AS k, COUNT(*) FROM visits GROUP BY k",
+    "SELECT LEFT(department, -3) AS k, COUNT(*) FROM visits GROUP BY k",
+    "SELECT COUNT(*) FROM visits WHERE department = department",
+])
+def test_what_once_differed(sql: str, base: Engine, plain: Any) -> None:
+    assert differences(base, plain, sql) == []
+
+
+@pytest.mark.xfail(strict=True, reason="each use of EXISTS in a SELECT gets a mark of its own, so "
+                   "the one in GROUP BY and the one in the list are not recognised as equal")
+def test_exists_as_a_group_key(base: Engine, plain: Any) -> None:
+    sql = ("SELECT EXISTS (SELECT 1 FROM visits v WHERE v.patient_id = p.patient_id) AS seen, "
+           "COUNT(*) FROM patients p GROUP BY seen")
+    assert differences(base, plain, sql) == []
+
+
+@pytest.mark.xfail(strict=True, reason="the limit above a window drops rows of the outer side "
+                   "that matched nothing, since they have no rank")
+def test_a_window_over_a_left_join_keeps_patients_without_visits(base: Engine) -> None:
+    outer = "FROM patients p LEFT JOIN visits v USING (patient_id)"
+    windowed = f"SELECT COUNT(*) FROM (SELECT COUNT(*) OVER (PARTITION BY p.patient_id) {outer}) t"
+    plain_count = base.query(f"SELECT COUNT(*) {outer}", epsilon=0.5, noiseless=True).rows
+    assert base.query(windowed, epsilon=0.5, noiseless=True).rows == plain_count

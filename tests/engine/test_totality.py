@@ -220,8 +220,7 @@ SPELLINGS = (
     "CAST(NULL AS DATE)", "CAST(small AS DOUBLE)", "CAST(word AS DOUBLE)",
     *(f"DATE_TRUNC('{p}', {c})" for p in ("year", "quarter", "month", "week", "day")
       for c in ("day", "CAST(free AS DATE)")),
-    *(f"DATE_TRUNC('{p}', {c})" for p in ("month", "hour")
-      for c in ("CAST(free AS TIMESTAMP)", "moment + INTERVAL 20 YEAR")),
+    "DATE_TRUNC('hour', CAST(free AS TIMESTAMP))", "DATE_TRUNC('month', moment + INTERVAL 20 YEAR)",
     "DATE_TRUNC('year', ages)",
     *(f"EXTRACT({p} FROM {c})"
       for p in ("year", "isoyear", "quarter", "month", "week", "day", "dow", "isodow", "doy",
@@ -230,7 +229,7 @@ SPELLINGS = (
     *(f"EXTRACT({p} FROM ages)" for p in ("year", "isoyear", "week", "second")),
     *(f"DATE_DIFF('{p}', {a}, {b})" for p in ("day", "week", "month", "quarter", "year", "hour",
                                               "minute", "second")
-      for a, b in (("day", "DATE '2020-02-29'"), ("ages", "moment"), ("CAST(free AS DATE)", "day"),
+      for a, b in (("day", "DATE '2020-02-29'"), ("CAST(free AS DATE)", "day"),
                    ("moment", "day"))),
     *(f"{c} {sign} INTERVAL {n} {p}" for p in ("DAY", "MONTH", "YEAR", "HOUR", "SECOND", "WEEK",
                                                "QUARTER")
@@ -286,7 +285,7 @@ BOTH = [(f"v.{n}", k) for n, k in VISITS.items()] + [(f"p.{n}", k) for n, k in P
 SEEDS = st.integers(0, 2**32)
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(SEEDS, st.sampled_from(["number", "text", "truth", "date"]))
 def test_random_expressions_never_fail_and_stay_in_their_domains(
     clinics: dict[str, Engine], seed: int, kind: str
@@ -301,7 +300,7 @@ def test_random_expressions_never_fail_and_stay_in_their_domains(
     check(clinics["base"], clinics["with a dirty patient"], sql)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(SEEDS, st.sampled_from(["with a greedy patient", "with a thief", "with a dirty patient",
                                "without the heavy patient"]))
 def test_random_questions_keep_their_sensitivity(
