@@ -28,7 +28,9 @@ from engine.releases import (
     finish,
     given_values,
     keep,
+    keep_plan,
     recall,
+    stored_plan,
 )
 from engine.result import Result
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
@@ -166,12 +168,14 @@ class Engine:
             return Result(table, PrivacyLoss.zero(), bool(bound.releases),
                           describe(bound, plan, sql, due.loss))
         receipt = self._charge(ledger, due, sql, who)
+        described = describe(bound, plan, sql, due.loss)
         with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
+            keep_plan(kept, described, receipt.seq)
             reader = open_reader(due, receipt, ledger, self._database, kept.data_version)
             released = fill(bound, plan, known, reader, self._public, self._randomness)
             keep(bound, plan, known, released, kept, self._public, receipt.seq)
             table = self._finish(bound, plan, released)
-            return Result(table, receipt.loss, False, describe(bound, plan, sql, due.loss))
+            return Result(table, receipt.loss, False, described)
         raise Broken  # after the handler has ended, so that no __context__ leads to the failure
 
     def _finish(self, bound: Bound, plan: NoisePlan, known: Known) -> Table:
@@ -246,6 +250,14 @@ class Engine:
     def history(self, analyst: str | None = None) -> tuple[Charge, ...]:
         """Return the charges, oldest first: time, analyst, question, price, data version."""
         return () if self._ledger is None else self._ledger.history(analyst=analyst)
+
+    def plan_of(self, seq: int) -> dict[str, object] | None:
+        """Return the plan that was stored beside a charge, as plain values.
+
+        It says how the sensitivity was derived, and is as public as the charge. None where the
+        charge made no answer, or was made for another version of the data.
+        """
+        return None if self._kept is None else stored_plan(self._kept, seq)
 
     @property
     def catalog(self) -> Catalog:

@@ -6,6 +6,7 @@ in order, and an answer that is complete becomes a public constant for those tha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from planner.bounded_sql import given_sources
 from planner.canonical import key_of
 from planner.emit import GivenValues
 from planner.narrowing import Key
+from planner.plan import Plan
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
 from planner.relation import Release, walk_relations
 
@@ -118,6 +120,20 @@ def keep(
         for column in release.measures:
             if column.mechanism is not Mechanism.EXACT:
                 _store(kept, column, key_of(column.key, chosen, uses), before, after, charge)
+
+
+def keep_plan(kept: Kept, plan: Plan, charge: int) -> None:
+    """Keep what a charge pays for beside it: bounds, sensitivities, noise, in words and numbers."""
+    text = json.dumps(plan.to_dict(), separators=(",", ":"), default=str)
+    kept.answers.keep(StoredAnswer(
+        f"plan of charge {charge}", kept.data_version, 0.0, text.encode(), charge
+    ))
+
+
+def stored_plan(kept: Kept, charge: int) -> dict[str, object] | None:
+    """Return the plan kept beside a charge, or None."""
+    found = kept.answers.find(f"plan of charge {charge}", kept.data_version)
+    return json.loads(found[0].payload) if found else None
 
 
 def _store(

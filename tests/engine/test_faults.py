@@ -196,7 +196,8 @@ def test_a_bad_setting_is_one_plain_refusal(
     "SELECT STDDEV(CLAMP(cost * 1.0e200, -1.0e200, 1.0e200)) FROM visits",
     "SELECT CORR(CLAMP(cost * 1.0e200, 0, 1.0e200), CLAMP(los * 1.0e200, 0, 1.0e200)) FROM visits",
     "SELECT SUM(CLAMP(cost, 0, 4.0e-324)) FROM visits",
-    "SELECT visit_date, readmitted, MEDIAN(cost) FROM visits GROUP BY 1, 2", None, 5, b"SELECT 1", "(" * 5000,
+    "SELECT visit_date, readmitted, MEDIAN(cost) FROM visits GROUP BY 1, 2",
+    None, 5, b"SELECT 1", "(" * 5000,
 ])
 def test_a_bad_text_is_one_plain_refusal(sql: Any, paid: Engine) -> None:
     with pytest.raises((Refused, OverBudget)):
