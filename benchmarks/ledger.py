@@ -9,11 +9,8 @@ measure for one process and for four. Both take turns, so that a noisy disk is n
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
-import platform
 import sqlite3
 import statistics
 import tempfile
@@ -24,8 +21,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy
-
+from benchmarks.common import give_out, machine, parser
 from engine.ledger import Ledger
 from mechanisms.loss import PrivacyLoss
 
@@ -102,14 +98,8 @@ def measure(folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
         rows = ledger.head()[0]
     opened = time.perf_counter() - begun
     return {
-        "folder": str(folder),
+        "machine": machine("sqlalchemy") | {"sqlite": sqlite3.sqlite_version},
         "file system": file_system(folder),
-        "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
-        "versions": {
-            "python": platform.python_version(),
-            "sqlalchemy": sqlalchemy.__version__,
-            "sqlite": sqlite3.sqlite_version,
-        },
         "open and verify": {"charges": rows, "microseconds each": opened / rows * 1e6},
         "results": {
             name: {
@@ -152,22 +142,24 @@ def _quantile(times: list[float], share: float) -> float:
     return sorted(times)[min(len(times) - 1, int(len(times) * share))]
 
 
+def table(found: dict[str, Any]) -> str:
+    """Print what was found."""
+    lines = [f"on {found['file system']}"]
+    for name, row in found["results"].items():
+        cells = " ".join(f"{key} {value:<10}" for key, value in row.items())
+        lines.append(f"{name:20} {cells}")
+    return "\n".join([*lines, f"open and verify: {found['open and verify']}"])
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--folder", type=Path, default=Path(), help="on the disk to be measured")
+    options.add_argument("--seconds", type=float, default=2.0)
+    options.add_argument("--rounds", type=int, default=3)
+    asked = options.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder, prefix=".ledger-bench-") as folder:
         found = measure(Path(folder), asked.seconds, asked.rounds)
-    if asked.json:
-        print(json.dumps(found, indent=2))
-        return
-    print(f"{found['file system']}, {found['machine']}, {found['versions']}")
-    for name, row in found["results"].items():
-        print(f"{name:20}", *(f"{key} {value:<10}" for key, value in row.items()))
-    print("open and verify:", found["open and verify"])
+    give_out(found, asked, table(found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How fast is exact noise, and does its time tell its size? Prints a table, writes JSON on request.
+"""How fast is exact noise, and does its time tell its size?
 
-    python -m benchmarks.noise [--json PATH] [--seconds 2]
+    python -m benchmarks.noise [--seconds 2] [--json]
 
 One core. Targets at scale 1000: 8 million Laplace and 4 million Gaussian draws a second, and
 |Spearman correlation| of the time of a single draw with its size below 0.05.
@@ -8,24 +8,20 @@ One core. Targets at scale 1000: 8 million Laplace and 4 million Gaussian draws 
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
 import importlib.util
-import json
-import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from benchmarks.common import give_out, machine, parser, target
 from mechanisms import gaussian, laplace
 from mechanisms.randomness import Randomness
 
@@ -140,32 +136,6 @@ def measure(sampler: Sampler, seconds: float) -> Measured:
     return Measured(sampler.name, sampler.exact, speed, sampler.batch, spearman, singles)
 
 
-def machine() -> dict[str, str | int]:
-    """Return what a reader needs to judge the numbers."""
-    versions = {}
-    for package in ("numpy", "scipy", "cryptography", "diffprivlib"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count() or 0,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **versions,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def _reference() -> ModuleType:
     """Load the reference sampler from beside its tests: it is no part of the product."""
     path = Path(__file__).parents[1] / "tests" / "mechanisms" / "reference.py"
@@ -177,28 +147,42 @@ def _reference() -> ModuleType:
     return module
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="speed and timing of noise at scale 1000")
-    parser.add_argument("--json", type=Path, help="also write the results here")
-    parser.add_argument("--seconds", type=float, default=2.0, help="batch time for each sampler")
-    options = parser.parse_args()
-    found = [measure(sampler, options.seconds) for sampler in samplers()]
-    print(f"{'sampler':36} {'exact':>5} {'draws/s':>14} {'Spearman(time, size)':>21}")
+def targets(found: list[Measured]) -> list[dict[str, Any]]:
+    """Hold our samplers against the targets."""
+    held = []
     for row in found:
-        print(
-            f"{row.name:36} {'yes' if row.exact else 'no':>5} {row.draws_per_second:14,.0f} "
-            f"{row.spearman_time_size:21.3f}"
-        )
-    ours = [row for row in found if row.name in SPEED_TARGETS]
-    fast = all(row.draws_per_second >= SPEED_TARGETS[row.name] for row in ours)
-    blind = all(abs(row.spearman_time_size) < SPEARMAN_LIMIT for row in ours)
-    print(f"speed targets {'met' if fast else 'MISSED'}, timing {'met' if blind else 'MISSED'}")
-    if options.json:
-        results = [asdict(row) for row in found]
-        document = {"scale": SCALE, "machine": machine(), "results": results}
-        options.json.write_text(json.dumps(document, indent=2) + "\n")
-    return 0 if fast and blind else 1
+        if row.name in SPEED_TARGETS:
+            held += [
+                target(f"{row.name}: draws a second", row.draws_per_second,
+                       SPEED_TARGETS[row.name], at_least=True),
+                target(f"{row.name}: |Spearman(time, size)|", abs(row.spearman_time_size),
+                       SPEARMAN_LIMIT),
+            ]  # fmt: skip
+    return held
+
+
+def table(found: list[Measured]) -> str:
+    """Print what was found."""
+    lines = [f"{'sampler':36} {'exact':>5} {'draws/s':>14} {'Spearman(time, size)':>21}"]
+    lines += [
+        f"{row.name:36} {'yes' if row.exact else 'no':>5} {row.draws_per_second:14,.0f} "
+        f"{row.spearman_time_size:21.3f}"
+        for row in found
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--seconds", type=float, default=2.0, help="batch time for each sampler")
+    asked = options.parse_args()
+    found = [measure(sampler, asked.seconds) for sampler in samplers()]
+    document = {
+        "machine": machine("scipy", "cryptography", "diffprivlib"), "scale": SCALE,
+        "results": [asdict(row) for row in found], "targets": targets(found),
+    }  # fmt: skip
+    give_out(document, asked, table(found))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,12 +1,12 @@
-"""How long, with how much memory, is a snapshot built? Sizes in; seconds, RSS and bytes out."""
+"""How long, with how much memory, is a snapshot built? Sizes in; seconds, RSS and bytes out.
+
+    python -m benchmarks.snapshot [--visits 1000000 10000000] [--labs 0] [--threads N] [--json]
+"""
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
-import platform
 import resource
 import tempfile
 import time
@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import give_out, machine, parser
+
 VISITS_PER_PATIENT = 9.24
 
 
 def build_once(folder: Path, visits: int, labs: float, threads: int, answer: Connection) -> None:
     """Build one snapshot in this process and send its figures."""
-    import duckdb
-
     from engine.snapshot import ensure, secret_from_seed
     from planner.policy import read_policy
 
@@ -46,7 +46,6 @@ def build_once(folder: Path, visits: int, labs: float, threads: int, answer: Con
         "source_mb": round((folder / "clinic.duckdb").stat().st_size / 2**20, 1),
         "snapshot_mb": round(snapshot.path.stat().st_size / 2**20, 1),
         "threads": threads,
-        "duckdb": duckdb.__version__,
     })
 
 
@@ -82,29 +81,25 @@ def measure(visits: int, labs: float, threads: int) -> dict[str, Any]:
     return result
 
 
+def table(results: list[dict[str, Any]]) -> str:
+    """Print what was found."""
+    return "\n".join(
+        f"{result['visits']:>12,} visits {result['labs']:>12,} labs  "
+        f"{result['seconds']:>7.2f} s ({result['cpu_seconds']:.1f} s CPU)  "
+        f"{result['peak_rss_mb']:>6,} MB RSS  {result['snapshot_mb']:>7.1f} MB file  "
+        f"{result['seconds_to_open_again']:.3f} s to open again"
+        for result in results
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--visits", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--labs", type=float, default=0.0, help="median lab rows per patient")
-    parser.add_argument("--threads", type=int, default=min(os.cpu_count() or 1, 8))
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
-    machine = {
-        "cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version(),
-        "machine": platform.machine(),
-    }  # fmt: skip
-    results = [measure(visits, options.labs, options.threads) for visits in options.visits]
-    if options.json:
-        print(json.dumps({"machine": machine, "results": results}, indent=2))
-        return
-    print(f"{machine['cpus']} CPUs, load {machine['load']:.1f} before the first run")
-    for result in results:
-        print(
-            f"{result['visits']:>12,} visits {result['labs']:>12,} labs  "
-            f"{result['seconds']:>7.2f} s ({result['cpu_seconds']:.1f} s CPU)  "
-            f"{result['peak_rss_mb']:>6,} MB RSS  {result['snapshot_mb']:>7.1f} MB file  "
-            f"{result['seconds_to_open_again']:.3f} s to open again"
-        )
+    options = parser(__doc__)
+    options.add_argument("--visits", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    options.add_argument("--labs", type=float, default=0.0, help="median lab rows per patient")
+    options.add_argument("--threads", type=int, default=min(os.cpu_count() or 1, 8))
+    asked = options.parse_args()
+    results = [measure(visits, asked.labs, asked.threads) for visits in asked.visits]
+    give_out({"machine": machine(), "results": results}, asked, table(results))
 
 
 if __name__ == "__main__":
