@@ -14,6 +14,7 @@ from planner.domain import MOMENTS, Type, Value
 
 INTEGER_MAX = 2**31 - 1
 EXACT_MAX = 2**53  # whole numbers up to here are exact as DOUBLE
+TEXT_MAX = 4_000  # characters of one free text that are kept
 KEY_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 
 
@@ -74,7 +75,8 @@ def cleaned(column: CatalogColumn, raw: str, kind: Raw, plan: Plan) -> Cleaned:
         counts: tuple[tuple[str, str], ...] = ()
         value = key(raw, kind, plan.key_type)
     elif type_ is Type.TEXT and not column.is_enum and plan.listed is None:
-        value, counts = text(raw, kind), ()
+        # One endless text could exhaust the memory of every question that touches its row.
+        value, counts = f"left({text(raw, kind)}, {TEXT_MAX})", ()
     elif type_ is Type.TEXT:
         value, counts = _category_text(column, text(raw, kind), raw, plan)
     elif type_ is Type.INTEGER and (column.domain.values is not None or plan.listed is not None):

@@ -233,12 +233,12 @@ def _by_scaling(
     shown.append(f"MIN({_rank(strategy)}) AS r")
     parts = (f"SELECT {', '.join(shown)} FROM {printer.relation(strategy.relation)}"
              f"{_group_by(len(keys) + 1)}")
-    heavy = f"SELECT u, SUM(n) AS total FROM parts GROUP BY u HAVING SUM(n) > {strategy.rows}"
+    heavy = f"SELECT u, SUM(n) AS total FROM __parts GROUP BY u HAVING SUM(n) > {strategy.rows}"
     listed = ", ".join((*keys, *(f"p{i + 1}" for i in range(len(measures)))))
     sums = (f"CAST(SUM(p{i + 1}) AS HUGEINT) AS m{i + 1}" for i in range(len(measures)))
-    both = (f"SELECT {listed} FROM parts ANTI JOIN heavy USING (u) UNION ALL "
-            f"SELECT {', '.join(down)} FROM parts JOIN heavy USING (u)")
-    return (f"WITH parts AS MATERIALIZED ({parts}), heavy AS MATERIALIZED ({heavy}) "
+    both = (f"SELECT {listed} FROM __parts ANTI JOIN __heavy USING (u) UNION ALL "
+            f"SELECT {', '.join(down)} FROM __parts JOIN __heavy USING (u)")
+    return (f"WITH __parts AS MATERIALIZED ({parts}), __heavy AS MATERIALIZED ({heavy}) "
             f"SELECT {', '.join((*keys, *sums))} FROM ({both}){_group_by(len(keys))}")
 
 

@@ -17,17 +17,23 @@ from planner.refusal import Refused
 from planner.relation import (
     Aggregate,
     Driver,
+    Join,
     Measure,
     Relation,
     Release,
     driver_of,
     limited,
     protected_scans,
+    rows_at_worst,
     rows_max,
+    walk_relations,
+    without_cuts,
 )
 
 # What cannot be clipped after adding up: a unit's rows (or values) are cut off instead.
 LIMITED = frozenset({Aggregate.DISTINCT, Aggregate.TREE, Aggregate.HISTOGRAM})
+# Rows that joins may make of one patient.
+ROWS_AT_WORST = 2_000_000
 # A quantile needs the shape of a distribution, not its size: fewer rows of a patient, less noise.
 QUANTILE_ROWS = 8
 
@@ -142,6 +148,7 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     Raises Refused where rows is not a whole number in range.
     """
     relation = release.input
+    _check_size(relation)
     keys = public_keys(release.keys, relation)
     additive = tuple(
         m for m in release.measures if m.aggregate in (Aggregate.COUNT, Aggregate.SUM)
@@ -166,7 +173,19 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
 
 
 def _unbounded(relation: Relation) -> Strategy:
-    return Strategy(Shape.UNBOUNDED, relation, 0, 0)
+    return Strategy(Shape.UNBOUNDED, without_cuts(relation), 0, 0)
+
+
+def _check_size(relation: Relation) -> None:
+    """Refuse joins that could make so many rows of one patient that he alone exhausts them.
+
+    Whether and when a question fails would otherwise tell of the patient with the most rows.
+    """
+    for node in walk_relations(relation):
+        if isinstance(node, Join) and rows_at_worst(node) > ROWS_AT_WORST:
+            raise Refused("too-large", f"this join could make {rows_at_worst(node):,} rows of one "
+                          f"patient; the limit is {ROWS_AT_WORST:,}",
+                          "join along the declared keys, or GROUP BY the patient first")
 
 
 def check_rows(rows: int | None, relation: Relation) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from math import isfinite
 
 from planner.catalog import Kind
 from planner.domain import Type, Value
@@ -77,6 +78,8 @@ def literal(value: Value | None, kind: Type = Type.NULL) -> str:
 
 def typed(value: Value | None, kind: Type) -> str:
     """Print a constant with the type of its column, so that equal columns stay equal."""
+    if isinstance(value, float) and not isfinite(value):
+        value = None  # what no number is, is not known
     return f"CAST({literal(value, kind)} AS {SQL_TYPES.get(kind, 'VARCHAR')})"
 
 
@@ -154,9 +157,13 @@ class Printer:
 
     def key(self, expression: Expression) -> str:
         """Print a group key: a bare ENUM is grouped by its code."""
-        return column_name(expression) if isinstance(expression, Column) else (
-            self.scalar(expression)
-        )
+        if isinstance(expression, Column) and expression.name != GIVEN_NAME and (
+            expression.domain.type is not Type.REAL
+        ):
+            return column_name(expression)
+        printed = self.scalar(expression)
+        # 0.0 and -0.0 are one group, shown as whichever the database met first: make it one value.
+        return f"({printed} + 0e0)" if expression.domain.type is Type.REAL else printed
 
     def conditions(self, conditions: Iterable[Expression]) -> str:
         """Print conditions that must all hold."""

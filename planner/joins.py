@@ -28,8 +28,11 @@ from planner.relation import (
     Scan,
     Window,
     kind_of,
+    parent_key,
+    rows_max,
     unit_column,
     unit_of,
+    with_one_row_per_key,
 )
 from planner.scalar import Scalars, bind_condition, conjuncts, constant, short
 from planner.scope import Named, Scope, claim, refused, resolve
@@ -235,6 +238,7 @@ def _joined(
     tie = kinds == (Kind.PROTECTED, Kind.PROTECTED)
     if tie:
         equal = _tied(equal, left, right, join)
+        left, right = _one_row_per_key(left, right, how, equal)
     if how is How.LEFT:
         scope = _nullable(scope, optional, right, equal, conditions, tie)
     if completes:
@@ -333,6 +337,25 @@ def _tied(
     ]
 
 
+def _one_row_per_key(
+    left: Relation, right: Relation, how: How, equal: list[tuple[Expression, Expression]]
+) -> tuple[Relation, Relation]:
+    """Keep one row of a unit per key on the side whose key the other side refers to.
+
+    A key names one row. Where it is repeated in the data, one row is kept by the keyed hash, so
+    that a join along declared keys never multiplies a patient's rows.
+    """
+    if 1 in (rows_max(left), rows_max(right)):
+        return left, right
+    column = parent_key(right, [b for _, b in equal])
+    if column is not None:
+        return left, with_one_row_per_key(right, column)
+    column = parent_key(left, [a for a, _ in equal])
+    if column is not None and how is How.INNER:
+        return with_one_row_per_key(left, column), right
+    return left, right
+
+
 def same_column(found: Expression, column: Column) -> bool:
     """Return whether an expression is that very column."""
     return (
@@ -350,13 +373,13 @@ def _nullable(
     # A condition on one of a unit's rows can leave some of them unmatched: then the unit's rows
     # no longer agree on what the optional side holds.
     agree = tie and all(map(is_per_unit, (*(e for pair in equal for e in pair), *conditions)))
+    if present is not None and not agree:  # then whether a row is matched differs between rows
+        present = _of_single_rows(present)
 
     def optional(named: Named) -> Expression:
         expression = named.expression
         if not agree:
-            expression = replaced(expression, {
-                c: replace(c, per_unit=False) for c in columns_of(expression)
-            })
+            expression = _of_single_rows(expression)
         if isinstance(expression, Column):
             return replace(expression, domain=expression.domain.with_null())
         if present is None:
@@ -368,6 +391,13 @@ def _nullable(
         replace(n, expression=optional(n)) if n.table.lower() in tables else n
         for n in scope.columns
     ))
+
+
+def _of_single_rows(expression: Expression) -> Expression:
+    """Return the expression over columns that no longer speak for all rows of a unit."""
+    return replaced(expression, {
+        c: replace(c, per_unit=False) for c in columns_of(expression)
+    })
 
 
 def _presence(

@@ -266,7 +266,10 @@ def _members_of(
             return None
     if not narrowed.domain.nullable:
         found.discard(None)
-    some = sorted(v for v in found if v is not None)
+    try:
+        some = sorted(v for v in found if v is not None)
+    except TypeError:  # days beside instants have no common order
+        return None
     return (*some, None) if None in found else tuple(some)
 
 

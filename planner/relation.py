@@ -421,6 +421,10 @@ def _rows_max_of_join(join: Join) -> int | None:
     left, right = rows_max(join.left), rows_max(join.right)
     kinds = (kind_of(join.left), kind_of(join.right))
     if kinds == (Kind.PROTECTED, Kind.PROTECTED):
+        if has_one_row_per_key(join.right, [b for _, b in join.equal]):
+            return left
+        if join.how is How.INNER and has_one_row_per_key(join.left, [a for a, _ in join.equal]):
+            return right
         return None if left is None or right is None else left * max(right, 1)
     if kinds == (Kind.PROTECTED, Kind.PUBLIC):
         fan_out = _fan_out(join.right, [(b, a) for a, b in join.equal])
@@ -440,13 +444,11 @@ def rows_max_of_scan(scan: Scan) -> int:
 class Driver:
     """The scans whose rows bound a relation's rows, each with a factor.
 
-    Guarantee: if a unit has at most k rows in each scan of `parts`, and the scans in `ones` keep
-    one row per unit and key, then it has at most `factor * max(k, 1)` rows in the relation, where
-    `factor` is the sum of the parts' factors.
+    Guarantee: if a unit has at most k rows in each scan of `parts`, then it has at most
+    `factor * max(k, 1)` rows in the relation, where `factor` is the sum of the parts' factors.
     """
 
     parts: tuple[tuple[int, int], ...]
-    ones: tuple[tuple[int, str], ...] = ()
 
     @property
     def factor(self) -> int:
@@ -461,20 +463,22 @@ def driver_of(relation: Relation) -> Driver | None:
     """
     if isinstance(relation, Scan):
         return Driver(((relation.source, 1),))
-    if isinstance(relation, Filter | Window | Mark):
+    if isinstance(relation, Window):
+        inside = walk_relations(relation.input)
+        carried = not any(isinstance(node, Union) for node in inside)
+        return driver_of(relation.input) if carried else None  # a union shows no ranks
+    if isinstance(relation, Filter | Mark):
         return driver_of(relation.input)
     if isinstance(relation, Join):
         return _driver_of_join(relation)
     if isinstance(relation, Union):
         found = [driver_of(branch.relation) for branch in relation.branches]
         parts: list[tuple[int, int]] = []
-        ones: list[tuple[int, str]] = []
         for driver in found:
             if driver is None:
                 return None
             parts.extend(driver.parts)
-            ones.extend(driver.ones)
-        return Driver(tuple(parts), tuple(ones))
+        return Driver(tuple(parts))
     return None
 
 
@@ -495,29 +499,81 @@ def _driver_of_protected(join: Join) -> Driver | None:
         return driver_of(join.left)
     if rows_max(join.left) == 1:
         return driver_of(join.right)
-    parent = _parent_key(join.right, [b for _, b in join.equal])
-    if parent is not None:
-        return _with_one(driver_of(join.left), parent)
-    parent = _parent_key(join.left, [a for a, _ in join.equal])
-    if parent is not None and join.how is How.INNER:
-        return _with_one(driver_of(join.right), parent)
+    if has_one_row_per_key(join.right, [b for _, b in join.equal]):
+        return driver_of(join.left)
+    if join.how is How.INNER and has_one_row_per_key(join.left, [a for a, _ in join.equal]):
+        return driver_of(join.right)
     return None
 
 
-def _parent_key(side: Relation, keys: list[Expression]) -> tuple[int, str] | None:
-    """Return (scan, column) where the side is one table joined on its own referenced key."""
+def parent_key(side: Relation, keys: list[Expression]) -> str | None:
+    """Return the column where the side is one table joined on its own referenced key."""
     scan = side.input if isinstance(side, Filter) else side
     if not isinstance(scan, Scan):
         return None
     for key in keys:
-        own = isinstance(key, Column) and key.source == scan.source
-        if own and key.name in scan.referenced:  # type: ignore[union-attr]
-            return (scan.source, key.name)  # type: ignore[union-attr]
+        if isinstance(key, Column) and key.source == scan.source and key.name in scan.referenced:
+            return key.name
     return None
 
 
-def _with_one(driver: Driver | None, parent: tuple[int, str]) -> Driver | None:
-    return None if driver is None else replace(driver, ones=(*driver.ones, parent))
+def has_one_row_per_key(side: Relation, keys: list[Expression]) -> bool:
+    """Return whether the side is one table that keeps one row per unit and joined key."""
+    scan = side.input if isinstance(side, Filter) else side
+    return isinstance(scan, Scan) and scan.one_per_key is not None and any(
+        isinstance(key, Column) and key.source == scan.source and key.name == scan.one_per_key
+        for key in keys
+    )
+
+
+def with_one_row_per_key(side: Relation, column: str) -> Relation:
+    """Return the side with one row per unit and key: a key names one row."""
+    if isinstance(side, Filter):
+        return replace(side, input=with_one_row_per_key(side.input, column))
+    return replace(side, one_per_key=column) if isinstance(side, Scan) else side
+
+
+def without_cuts(relation: Relation) -> Relation:
+    """Return the relation with every row of every table: for the correctness oracle in tests."""
+    if isinstance(relation, Scan):
+        return replace(relation, one_per_key=None, row_limit=None)
+    if isinstance(relation, Join):
+        return replace(relation, left=without_cuts(relation.left),
+                       right=without_cuts(relation.right))
+    if isinstance(relation, Mark):
+        return replace(relation, input=without_cuts(relation.input),
+                       other=without_cuts(relation.other))
+    if isinstance(relation, Union):
+        return replace(relation, branches=tuple(
+            replace(branch, relation=without_cuts(branch.relation))
+            for branch in relation.branches
+        ))
+    if isinstance(relation, Filter | UnitAggregate | Window):
+        return replace(relation, input=without_cuts(relation.input))
+    return relation
+
+
+# Where public rows of an unknown number meet a patient's row, this many are assumed.
+PUBLIC_ROWS = 1_000
+
+
+def rows_at_worst(relation: Relation) -> int:
+    """Return how many rows a join can make of one patient: what a question may cost to run.
+
+    It decides refusals only; where a public side has no known fan-out, a number is assumed.
+    """
+    known = rows_max(relation)
+    if known is not None:
+        return known
+    if isinstance(relation, Join):
+        return rows_at_worst(relation.left) * max(rows_at_worst(relation.right), 1)
+    below = inputs_of(relation)
+    if isinstance(relation, Union):
+        return sum(map(rows_at_worst, below))
+    if kind_of(relation) is not Kind.PROTECTED or not below:
+        rows = relation.public_rows if isinstance(relation, Scan) else None
+        return len(rows.rows) if rows is not None else PUBLIC_ROWS
+    return rows_at_worst(below[0])
 
 
 def _times(driver: Driver | None, fan_out: int | None) -> Driver | None:
@@ -559,9 +615,6 @@ def limited(relation: Relation, driver: Driver, rows: int) -> Relation:
         sources = {source for source, _ in driver.parts}
         if relation.source in sources and rows < rows_max_of_scan(relation):
             relation = replace(relation, row_limit=rows)
-        for source, column in driver.ones:
-            if relation.source == source:
-                relation = replace(relation, one_per_key=column)
         return relation
     if isinstance(relation, Filter | Mark):
         return replace(relation, input=limited(relation.input, driver, rows))
@@ -588,9 +641,6 @@ def _limited_above(window: Window, driver: Driver, rows: int) -> Relation:
     for source, _ in driver.parts:
         if source in scans and rows < rows_max_of_scan(scans[source]):
             conditions.append(_at_most(Column(source, RANK_NAME, RANK), rows))
-    for source, column in driver.ones:
-        if source in scans:
-            conditions.append(_at_most(Column(source, f"__key_rank_{column}", RANK), 1))
     return Filter(window, tuple(conditions)) if conditions else window
 
 

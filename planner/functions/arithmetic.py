@@ -18,7 +18,7 @@ SAFE_MAX = 1e300
 def _typed(low: float, high: float, whole: bool, nullable: bool) -> Domain:
     if not (low <= high and max(abs(low), abs(high)) <= SAFE_MAX):
         return real(None, None, True)
-    if whole and max(abs(low), abs(high)) <= EXACT_MAX:
+    if whole and max(abs(low), abs(high)) < EXACT_MAX:
         return integer(low, high, nullable)
     return real(low, high, nullable)
 

@@ -222,6 +222,8 @@ def _cast_sql(printed: tuple[str, ...], arguments: tuple[Expression, ...]) -> st
     inner = printed[1]
     if kind is Type.TEXT and value.domain.type is Type.INTEGER:
         inner = f"TRY_CAST({inner} AS BIGINT)"  # arithmetic is in DOUBLE and would print 3.0
+    if kind is Type.TEXT and value.domain.type is Type.REAL:
+        inner = f"({inner} + 0e0)"  # of equal zeros only one may have a sign that shows
     cast = f"TRY_CAST({inner} AS {SQL_TYPES[kind]})"
     if kind is Type.REAL and value.domain.type is Type.TEXT:  # 'nan' and 'inf' are text too
         return f"CASE WHEN isfinite({cast}) THEN {cast} END"
