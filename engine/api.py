@@ -68,6 +68,16 @@ class Settings:
     dialect: str = "duckdb"
 
 
+@dataclass(frozen=True, slots=True)
+class Data:
+    """One version of the data and all that goes with it; a question sees one from end to end."""
+
+    snapshot: Snapshot
+    database: DuckDBPyConnection
+    public: Public
+    kept: Kept | None
+
+
 class Engine:
     """Answers SQL over the tables of one policy, within its budget.
 
@@ -138,86 +148,86 @@ class Engine:
         Raises Refused or OverBudget, and then nothing is charged.
         """
         who = self._who(analyst)
+        data = self._data  # one version of everything, whatever refresh() does meanwhile
         if noiseless or _is_infinite(epsilon):
-            return self._look_behind(sql, Settings(epsilon, delta, rows, dialect))
-        bound, plan = self._plan(sql, Settings(epsilon, delta, rows, dialect))
-        if self._ledger is None or self._kept is None:
-            return self._test(sql, bound, plan)
-        return self._answer(sql, bound, plan, who, self._ledger, self._kept)
+            return self._look_behind(sql, Settings(epsilon, delta, rows, dialect), data)
+        bound, plan = self._plan(sql, Settings(epsilon, delta, rows, dialect), data)
+        if self._ledger is None or data.kept is None:
+            return self._test(sql, bound, plan, data)
+        return self._answer(sql, bound, plan, who, self._ledger, data, data.kept)
 
-    def _plan(self, sql: str, settings: Settings) -> tuple[Bound, NoisePlan]:
+    def _plan(self, sql: str, settings: Settings, data: Data) -> tuple[Bound, NoisePlan]:
         """Text to priced plan: reads no row, spends nothing."""
         try:
             parsed = parse(sql, settings.dialect)
             settings = _with_options(settings, parsed.options)
             epsilon, delta = self._wanted(settings)
-            bound = bind(parsed, self._snapshot.catalog)
+            bound = bind(parsed, data.snapshot.catalog)
             bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
             return bound, price(bounded, epsilon, delta, self._filter.order)
         except Refused as refusal:
             raise refusal.located(sql) from None
 
     def _answer(
-        self, sql: str, bound: Bound, plan: NoisePlan, who: str, ledger: Ledger, kept: Kept
+        self, sql: str, bound: Bound, plan: NoisePlan, who: str, ledger: Ledger, data: Data,
+        kept: Kept,
     ) -> Result:
         """The road from a priced plan to a result: recall, pay, read, add noise, keep, finish."""
-        known = recall(bound, plan, kept, self._public)
+        known = recall(bound, plan, kept, data.public)
         due = remaining(plan, frozenset(known))
         if not due.events:
-            table = self._finish(bound, plan, known)
+            table = _finished(bound, plan, known, data.public)
             return Result(table, PrivacyLoss.zero(), bool(bound.releases),
                           describe(bound, plan, sql, due.loss))
-        receipt = self._charge(ledger, due, sql, who)
+        receipt = self._charge(ledger, due, sql, who, kept.data_version)
         described = describe(bound, plan, sql, due.loss)
         with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
             keep_plan(kept, described, receipt.seq)
-            reader = open_reader(due, receipt, ledger, self._database, kept.data_version)
-            released = fill(bound, plan, known, reader, self._public, self._randomness)
-            keep(bound, plan, known, released, kept, self._public, receipt.seq)
-            table = self._finish(bound, plan, released)
+            reader = open_reader(due, receipt, ledger, data.database, kept.data_version)
+            released = fill(bound, plan, known, reader, data.public, self._randomness)
+            keep(bound, plan, known, released, kept, data.public, receipt.seq)
+            table = _finished(bound, plan, released, data.public)
             return Result(table, receipt.loss, False, described)
         raise Broken  # after the handler has ended, so that no __context__ leads to the failure
 
-    def _finish(self, bound: Bound, plan: NoisePlan, known: Known) -> Table:
-        given = given_values(bound, plan, known, self._public)
-        table = finish(bound.rows, bound, plan, known, self._public, given)
-        if table is None:
-            raise Broken
-        return table
-
-    def _charge(self, ledger: Ledger, due: NoisePlan, sql: str, who: str) -> Receipt:
+    def _charge(
+        self, ledger: Ledger, due: NoisePlan, sql: str, who: str, data_version: str
+    ) -> Receipt:
         quota = self._policy.analysts.get(who)
         return ledger.charge(
             due.loss, analyst=who, quota=None if quota is None else quota.epsilon,
             events_json=to_json(due.events), sql=sql, plan_hash=due.plan_hash,
-            policy_hash=self._policy.policy_hash, data_version=self._snapshot.data_version,
+            policy_hash=self._policy.policy_hash, data_version=data_version,
         )
 
     # ---- testing --------------------------------------------------------------------------
 
-    def _test(self, sql: str, bound: Bound, plan: NoisePlan, noise: bool = True) -> Result:
+    def _test(
+        self, sql: str, bound: Bound, plan: NoisePlan, data: Data, noise: bool = True
+    ) -> Result:
         """Answer without a charge and without keeping anything: insecure testing only."""
-        reader = open_unpaid(plan, self._database, insecure_testing=self._ledger is None)
+        reader = open_unpaid(plan, data.database, insecure_testing=self._ledger is None)
         randomness = self._randomness if noise else None
-        known = fill(bound, plan, {}, reader, self._public, randomness)
-        return Result(self._finish(bound, plan, known), PrivacyLoss.zero(), False,
-                      describe(bound, plan, sql, plan.loss), is_private=False)
+        known = fill(bound, plan, {}, reader, data.public, randomness)
+        table = _finished(bound, plan, known, data.public)
+        return Result(table, PrivacyLoss.zero(), False, describe(bound, plan, sql, plan.loss),
+                      is_private=False)
 
-    def _look_behind(self, sql: str, settings: Settings) -> Result:
+    def _look_behind(self, sql: str, settings: Settings, data: Data) -> Result:
         """Show exact numbers: those of the plan that would run, or unbounded ones."""
         if self._ledger is not None:
             raise Refused("testing", "exact numbers are shown on test data only",
                           "Engine.open(policy, insecure_testing=True)", None, sql)
         if not _is_infinite(settings.epsilon):
-            bound, plan = self._plan(sql, settings)
+            bound, plan = self._plan(sql, settings, data)
         else:
             try:
-                bound = bind(parse(sql, settings.dialect), self._snapshot.catalog)
+                bound = bind(parse(sql, settings.dialect), data.snapshot.catalog)
                 bounded = tuple(bound_release(r, None, unbounded=True) for r in bound.releases)
             except Refused as refusal:
                 raise refusal.located(sql) from None
             plan = exact(bounded, self._filter.order)
-        return self._test(sql, bound, plan, noise=False)
+        return self._test(sql, bound, plan, data, noise=False)
 
     # ---- what is public about a question and the budget ------------------------------------
 
@@ -228,8 +238,9 @@ class Engine:
         """Say what a question would do and cost. Free, and the same for every database."""
         if _is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
-        bound, plan = self._plan(sql, Settings(epsilon, delta, rows, dialect))
-        known = recall(bound, plan, self._kept, self._public) if self._kept is not None else {}
+        data = self._data
+        bound, plan = self._plan(sql, Settings(epsilon, delta, rows, dialect), data)
+        known = recall(bound, plan, data.kept, data.public) if data.kept is not None else {}
         return describe(bound, plan, sql, remaining(plan, frozenset(known)).loss)
 
     def budget(self, analyst: str | None = None) -> Budget:
@@ -257,12 +268,13 @@ class Engine:
         It says how the sensitivity was derived, and is as public as the charge. None where the
         charge made no answer, or was made for another version of the data.
         """
-        return None if self._kept is None else stored_plan(self._kept, seq)
+        kept = self._data.kept
+        return None if kept is None else stored_plan(kept, seq)
 
     @property
     def catalog(self) -> Catalog:
         """The declared tables and columns: what an analyst may ask about."""
-        return self._snapshot.catalog
+        return self._data.snapshot.catalog
 
     @property
     def policy(self) -> Policy:
@@ -271,8 +283,14 @@ class Engine:
 
     @property
     def report(self) -> object:
-        """The steward's report of what the snapshot dropped or clamped. Not for analysts."""
-        return self._snapshot.report
+        """The steward's report of what the snapshot dropped or clamped: exact private counts.
+
+        Refused on an engine that was opened for an analyst.
+        """
+        if self._analyst is not None:
+            raise Refused("analyst", "the snapshot's report is for the data steward",
+                          "Engine.open(policy) without an analyst")
+        return self._data.snapshot.report
 
     def refresh(self, progress: Progress | None = None) -> str:
         """Build a new snapshot of the source and use it; returns its data version.
@@ -283,13 +301,12 @@ class Engine:
             self._policy, secret=self._secret, directory=_directory(self._policy),
             insecure=self._ledger is None, progress=progress, rebuild=True,
         )
-        self._database.close()
-        self._use(snapshot)
+        self._use(snapshot)  # questions under way keep the old one until they are done
         return snapshot.data_version
 
     def close(self) -> None:
         """Close files and connections."""
-        self._database.close()
+        self._data.database.close()
         self._desk.close()
         if self._answers is not None:
             self._answers.close()
@@ -308,14 +325,11 @@ class Engine:
     # ---- small print ----------------------------------------------------------------------
 
     def _use(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._database: DuckDBPyConnection = open_governed(
+        database = open_governed(
             snapshot.path, MEMORY, min(os.cpu_count() or 1, 8), SECONDS_MAX
         )
-        self._public = Public(self._desk, self._database)
-        self._kept = None if self._answers is None else Kept(
-            self._answers, snapshot.data_version
-        )
+        kept = None if self._answers is None else Kept(self._answers, snapshot.data_version)
+        self._data = Data(snapshot, database, Public(self._desk, database), kept)
 
     def _who(self, analyst: str | None) -> str:
         """Return the analyst to charge; required where the policy declares any."""
@@ -339,6 +353,15 @@ class Engine:
             raise Refused("delta", f"delta must lie in [0, 1), got {settings.delta!r}",
                           "delta=1e-9")
         return epsilon, delta
+
+
+def _finished(bound: Bound, plan: NoisePlan, known: Known, public: Public) -> Table:
+    """Run the rest of the SQL on what is released."""
+    given = given_values(bound, plan, known, public)
+    table = finish(bound.rows, bound, plan, known, public, given)
+    if table is None:
+        raise Broken
+    return table
 
 
 @dataclass(frozen=True, slots=True)

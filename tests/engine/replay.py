@@ -252,14 +252,14 @@ class Run:
 
 def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None = None) -> Run:
     """Run the statements that epsilon 0.5 would run, and keep what noise would be added to."""
-    bound, plan = engine._plan(sql, Settings(0.5, None, rows))
-    reader = open_unpaid(plan, engine._database, insecure_testing=True)
+    bound, plan = engine._plan(sql, Settings(0.5, None, rows), engine._data)
+    reader = open_unpaid(plan, engine._data.database, insecure_testing=True)
     wanted = frozenset(names_of(plan))
     known: dict[str, Released] = {}
     vectors: list[tuple[str, Priced, Vector]] = []
     used: list[Given] = []
     for n, release in enumerate(plan.releases):
-        given = like.given[n] if like else given_values(bound, plan, known, engine._public)
+        given = like.given[n] if like else given_values(bound, plan, known, engine._data.public)
         used.append(given)
         numbers = reader.run(release, wanted, given)
         columns = [(f"{n}.{i}", i, c) for i, c in enumerate(release.measures)]

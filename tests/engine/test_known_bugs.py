@@ -307,7 +307,7 @@ def test_31_which_rows_count_depends_on_the_secret_and_the_patients_own_rows(
 
     def kept(name: str) -> list[tuple[object, ...]]:
         return run(
-            clinics[name]._database,
+            clinics[name]._data.database,
             'SELECT v.visit_id, v."__rank" FROM visits v JOIN visits w ON v.__u = w.__u AND '
             "w.visit_id = 100005 WHERE v.visit_id >= 100000 AND v.visit_id < 100070 "
             "AND v.cost > 19000 ORDER BY ALL",
@@ -472,7 +472,7 @@ def test_46_rows_a_patient_are_bounded_after_a_left_join(
         unit = unit_of(strategy.relation)
         printer = printer_for(strategy.relation, [], [unit])
         name = f'"{unit.name}_{unit.source}"'
-        rows = run(engine._database, f"SELECT COUNT(*) FROM {printer.relation(strategy.relation)} "
+        rows = run(engine._data.database, f"SELECT COUNT(*) FROM {printer.relation(strategy.relation)} "
                    f"GROUP BY {name}").rows
         assert max(row[0] for row in rows) <= strategy.rows
 

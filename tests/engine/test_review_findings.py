@@ -77,3 +77,35 @@ def test_windows_over_a_union_and_given_keys_are_answered(engine: Engine) -> Non
         "SELECT (SELECT COUNT(*) FROM visits) AS all_visits, COUNT(*) AS n FROM patients GROUP BY 1",
     ):
         assert engine.query(sql, epsilon=5, delta=1e-6).columns
+
+
+def test_a_refresh_during_a_question_changes_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The plan was priced for one version of the data; it must not run on another.
+    database = write_clinic(tmp_path / "clinic.duckdb", patients=30, seed=3, dirty=False,
+                            labs_per_patient=0)
+    (tmp_path / "clinic.yaml").write_text(clinic_policy(database))
+    engine = Engine.open(tmp_path / "clinic.yaml")
+    before = engine._data.snapshot.data_version
+    charge = Engine._charge
+
+    def refreshed(self: Engine, *arguments: object) -> object:
+        with duckdb.connect(str(database)) as connection:
+            for _ in range(50):
+                connection.execute("INSERT INTO regions SELECT DISTINCT * FROM regions")
+        self.refresh()
+        return charge(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Engine, "_charge", refreshed)
+    sql = ("SELECT COUNT(*) AS n FROM patients AS p JOIN regions AS r ON p.region = r.region")
+    result = engine.query(sql, epsilon=1)
+    assert engine._data.snapshot.data_version != before
+    assert engine.history()[-1].data_version == before
+    assert abs(int(str(result.rows[0][0])) - 30) < 30  # not fifty times as many
+
+
+def test_the_steward_report_is_not_for_analysts(folder: Path) -> None:
+    asked = Engine.open(folder / "clinic.yaml", insecure_testing=True, seed=7, analyst="ana")
+    with pytest.raises(Refused):
+        _ = asked.report

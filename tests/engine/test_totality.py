@@ -172,7 +172,7 @@ def _check_claims(engine: Engine, release: Any) -> None:
         return
     printer = printer_for(release.input, expressions)
     shown = ", ".join(printer.scalar(e) for e in expressions)
-    rows = run(engine._database, f"SELECT {shown} FROM {printer.relation(release.input)}").rows
+    rows = run(engine._data.database, f"SELECT {shown} FROM {printer.relation(release.input)}").rows
     for place, expression in enumerate(release.keys):
         outside = {row[place] for row in rows if not _inside(row[place], expression.domain)}
         assert outside == set(), f"outside {expression.domain}"
