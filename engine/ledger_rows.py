@@ -59,6 +59,11 @@ class Charge:
     previous_hash: str
     hash: str
 
+    @property
+    def cost(self) -> PrivacyLoss:
+        """What was charged."""
+        return self.loss
+
 
 def charge_of(row: tuple[Any, ...]) -> Charge:
     """Read a row; ValueError or ArithmeticError if an amount in it is no amount."""

@@ -23,7 +23,7 @@ from planner.relation import (
     Release,
     driver_of,
     limited,
-    protected_scans,
+    row_scans,
     rows_at_worst,
     rows_max,
     walk_relations,
@@ -34,6 +34,7 @@ from planner.relation import (
 LIMITED = frozenset({Aggregate.DISTINCT, Aggregate.TREE, Aggregate.HISTOGRAM})
 # Rows that joins may make of one patient.
 ROWS_AT_WORST = 2_000_000
+ROWS_DEFAULT = 20
 # A quantile needs the shape of a distribution, not its size: fewer rows of a patient, less noise.
 QUANTILE_ROWS = 8
 
@@ -190,10 +191,13 @@ def _check_size(relation: Relation) -> None:
 
 def check_rows(rows: int | None, relation: Relation) -> int:
     """Return how many rows of a unit may count: the caller's number, or the tables' default."""
-    scans = protected_scans(relation)
-    ceiling = max(scan.max_rows for scan in scans)
+    scans = row_scans(relation)
+    # Where each table has one row a patient, any number of rows is as good as one.
+    ceiling = max((s.max_rows for s in scans if not s.one_row), default=ROWS_AT_WORST)
     if rows is None:
-        default = max((s.rows_per_unit for s in scans if not s.one_row), default=1)
+        several = [s.rows_per_unit for s in scans if not s.one_row]
+        # One row a patient, multiplied by a public table: then the table's number says nothing.
+        default = max(several, default=1 if rows_max(relation) == 1 else ROWS_DEFAULT)
         return min(default, ceiling)
     if isinstance(rows, bool) or not isinstance(rows, int) or not 1 <= rows <= ceiling:
         raise Refused("rows", f"rows must be a whole number from 1 to {ceiling}, got {rows!r}",

@@ -331,6 +331,17 @@ def protected_scans(relation: Relation) -> tuple[Scan, ...]:
     )
 
 
+def row_scans(relation: Relation) -> tuple[Scan, ...]:
+    """Return the protected tables whose rows a relation's rows are made of.
+
+    A table that is only asked whether it holds a match gives no rows.
+    """
+    if isinstance(relation, Scan):
+        return (relation,) if relation.kind is Kind.PROTECTED else ()
+    below = (relation.input,) if isinstance(relation, Mark) else inputs_of(relation)
+    return tuple(scan for node in below for scan in row_scans(node))
+
+
 def rows_max(relation: Relation) -> int | None:
     """Return how many rows a unit can have at most, by the snapshot's ceilings alone.
 

@@ -30,7 +30,7 @@ p.region = r.region GROUP BY r.name;
 
 -- a public table crossed with patients multiplies rows: a per-patient clip
 SELECT COUNT(*) FROM patients p JOIN regions r ON p.birth_year < r.population;
--- = count(*): per-patient clip, l1 1, keys public 1, laplace
+-- = count(*): per-patient clip, l1 20, keys public 1, laplace
 
 -- a constant alone
 SELECT 1 + 1;

@@ -17,7 +17,7 @@ p.patient_id AND v.department = 'surgery');
 
 -- visits with a lab value
 SELECT COUNT(*) FROM visits v WHERE EXISTS (SELECT 1 FROM labs l WHERE l.visit_id = v.visit_id);
--- = count(*): few rows per patient, l1 200, keys public 1, laplace
+-- = count(*): per-patient clip, l1 20, keys public 1, laplace
 
 -- a released mean as a threshold
 SELECT COUNT(*) FROM visits WHERE cost > (SELECT AVG(cost) FROM visits);
@@ -52,4 +52,4 @@ SELECT COUNT(*) FROM patients WHERE region IN (SELECT region FROM regions WHERE 
 -- EXISTS inside FILTER
 SELECT COUNT(*) FILTER (WHERE EXISTS (SELECT 1 FROM labs l WHERE l.visit_id = v.visit_id AND
 l.value > 100)) FROM visits v;
--- = count(*) filter(where exists(select 1 from labs as l where l.visit_id = v.visit_id and l.value > 100)): few rows per patient, l1 200, keys public 1, laplace
+-- = count(*) filter(where exists(select 1 from labs as l where l.visit_id = v.visit_id and l.value > 100)): per-patient clip, l1 20, keys public 1, laplace
