@@ -130,7 +130,8 @@ def _with_delta(engine: Engine, sql: str, delta: float) -> Run:
     """Replay a question that may spend this delta."""
     true = engine._plan
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "_plan", lambda text, _, data: true(text, Settings(1.0, delta, None), data))
+        settings = Settings(1.0, delta, None)
+        patch.setattr(engine, "_plan", lambda text, _, data: true(text, settings, data))
         return replayed(engine, sql)
 
 

@@ -472,8 +472,8 @@ def test_46_rows_a_patient_are_bounded_after_a_left_join(
         unit = unit_of(strategy.relation)
         printer = printer_for(strategy.relation, [], [unit])
         name = f'"{unit.name}_{unit.source}"'
-        rows = run(engine._data.database, f"SELECT COUNT(*) FROM {printer.relation(strategy.relation)} "
-                   f"GROUP BY {name}").rows
+        source = printer.relation(strategy.relation)
+        rows = run(engine._data.database, f"SELECT COUNT(*) FROM {source} GROUP BY {name}").rows
         assert max(row[0] for row in rows) <= strategy.rows
 
 

@@ -74,7 +74,7 @@ def test_windows_over_a_union_and_given_keys_are_answered(engine: Engine) -> Non
         "SELECT COUNT(*) FROM (SELECT ROW_NUMBER() OVER (PARTITION BY patient_id ORDER BY d) AS n "
         "FROM (SELECT patient_id, visit_date AS d FROM visits UNION ALL SELECT patient_id, "
         "visit_date FROM visits) AS u) AS t WHERE n > 2",
-        "SELECT (SELECT COUNT(*) FROM visits) AS all_visits, COUNT(*) AS n FROM patients GROUP BY 1",
+        "SELECT (SELECT COUNT(*) FROM visits) AS visits, COUNT(*) AS n FROM patients GROUP BY 1",
     ):
         assert engine.query(sql, epsilon=5, delta=1e-6).columns
 
