@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -166,7 +167,10 @@ def table(document: dict[str, Any]) -> str:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--python", default=sys.executable, help="SmartNoise's interpreter")
+    options.add_argument(
+        "--python", default=os.environ.get("SMARTNOISE_PYTHON", sys.executable),
+        help="the interpreter that has SmartNoise (or set SMARTNOISE_PYTHON)",
+    )
     options.add_argument("--visits", type=int, nargs="+", default=[100_000, 1_000_000])
     options.add_argument("--repetitions", type=int, default=7)
     asked = options.parse_args()

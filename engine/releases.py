@@ -59,9 +59,10 @@ def recall(bound: Bound, plan: NoisePlan, kept: Kept, public: Public) -> Known:
         given = given_values(bound, plan, known, public)
         if not _complete(bound, release, given):
             continue
+        uses = _uses(release, given)
         chosen = ""
         if release.selection is not None:
-            key = key_of(release.selection.key, _uses(release, given))
+            key = key_of(release.selection.key, uses)
             found = _find(kept, key, release.selection)
             if found is None:
                 continue
@@ -71,7 +72,7 @@ def recall(bound: Bound, plan: NoisePlan, kept: Kept, public: Public) -> Known:
             if column.mechanism is Mechanism.EXACT:
                 known[column.key] = add_noise(column, keys_of(release, known), {}, None)
                 continue
-            found = _find(kept, key_of(column.key, chosen, _uses(release, given)), column)
+            found = _find(kept, key_of(column.key, chosen, uses), column)
             if found is not None:
                 known[column.key] = found
     return known

@@ -2,7 +2,9 @@
 
 Guarantee: each statement enforces the bound of its strategy, row by row or unit by unit, whatever
 the rows hold: values are clamped to the grid's bounds after every expression, NULL counts for
-nothing, and a unit's rows or groups beyond the bound are not read into any number.
+nothing, and a unit's rows or groups beyond the bound are not read into any number. Only a stored
+column whose own bounds are those of the measure is read as it is: the snapshot has clamped it,
+and proved its bounds when it was built (engine/snapshot_build.py).
 """
 
 from __future__ import annotations
@@ -16,9 +18,17 @@ from mechanisms.quantile_tree import LEAVES
 from planner.bounding import LIMITED, BoundedMeasure, BoundedRelease, Shape, Strategy
 from planner.domain import Domain, Type
 from planner.emit import GivenValues, Printer, column_name, literal, printer_for
-from planner.expression import Column, Expression
+from planner.expression import Call, Column, Expression
 from planner.functions.entry import number
-from planner.relation import Aggregate, Measure, Release, ranks_of, unit_of
+from planner.order import ranks_of
+from planner.relation import (
+    Aggregate,
+    Measure,
+    Relation,
+    Release,
+    protected_scans,
+    unit_of,
+)
 
 SELECTION = -1
 # These give many numbers per group: the statement has one more column, the bin.
@@ -131,10 +141,9 @@ def _by_rows(
     printer: Printer, release: Release, strategy: Strategy, measures: list[Measure],
     grids: list[Grid | None],
 ) -> str:
-    unit = column_name(unit_of(strategy.relation))
     shown = [f"{printer.key(key)} AS k{i + 1}" for i, key in enumerate(release.keys)]
     for i, (measure, grid) in enumerate(zip(measures, grids, strict=True)):
-        call = _aggregate(printer, measure, grid, unit, strategy.shape is Shape.UNBOUNDED)
+        call = _aggregate(printer, measure, grid, strategy)
         shown.append(f"{call} AS m{i + 1}")
     source = printer.relation(strategy.relation)
     return f"SELECT {', '.join(shown)} FROM {source}{_group_by(len(release.keys))}"
@@ -145,20 +154,65 @@ def _group_by(count: int) -> str:
 
 
 def _aggregate(
-    printer: Printer, measure: Measure, grid: Grid | None, unit: str, unbounded: bool
+    printer: Printer, measure: Measure, grid: Grid | None, strategy: Strategy
 ) -> str:
+    relation = strategy.relation
     where = _filter(printer, measure.conditions)
     argument = measure.argument
     if measure.aggregate is Aggregate.UNITS:
-        return f"COUNT(DISTINCT {unit}){where}"
+        return f"COUNT(DISTINCT {column_name(unit_of(relation))}){where}"
     if measure.aggregate is Aggregate.COUNT or argument is None:
-        return f"COUNT(*){where}"
+        present = _only_present(measure.conditions)
+        return f"COUNT(*){where}" if present is None else f"COUNT({printer.scalar(present)})"
     if measure.aggregate is Aggregate.DISTINCT:
         return f"COUNT(DISTINCT {printer.key(argument)}){where}"
-    if unbounded or grid is None:
+    if strategy.shape is Shape.UNBOUNDED or grid is None:
         value = number(printer.scalar(argument), argument)
         return f"SUM({value} - {literal(measure.center)}){where}"
+    if isinstance(argument, Column) and _is_stored_within(argument, relation):
+        present = _only_present(measure.conditions)
+        where = "" if present == argument else where  # SUM passes over NULL by itself
+        return f"SUM({_scaled_value(printer, measure, argument, grid)}){where}"
     return f"SUM({_grid_value(printer, measure, argument, grid)}){where}"
+
+
+def _only_present(conditions: tuple[Expression, ...]) -> Column | None:
+    """Return the column of "column IS NOT NULL" where that is the whole condition."""
+    if len(conditions) != 1 or not isinstance(conditions[0], Call):
+        return None
+    outer = conditions[0]
+    inner = outer.arguments[0] if outer.function == "not" else None
+    if not isinstance(inner, Call) or inner.function != "is_null":
+        return None
+    return inner.arguments[0] if isinstance(inner.arguments[0], Column) else None
+
+
+def _is_stored_within(column: Column, relation: Relation) -> bool:
+    """Return whether a column is read from the snapshot as it is, within the bounds it has here.
+
+    Guarantee: true only for a column of a protected table whose stored bounds, which the
+    snapshot's build proved, lie within the bounds that the sensitivity was computed from.
+    """
+    wanted = column.domain.interval
+    for scan in protected_scans(relation):
+        if scan.source == column.source:
+            stored = next((c.domain for c in scan.columns if c.name == column.name), None)
+            ends = None if stored is None or not stored.is_number else stored.interval
+            return (wanted is not None and ends is not None
+                    and wanted[0] <= ends[0] and ends[1] <= wanted[1])
+    return False
+
+
+def _scaled_value(printer: Printer, measure: Measure, argument: Expression, grid: Grid) -> str:
+    """Print a value that is within its bounds as a grid integer.
+
+    Guarantee: subtraction, multiplication by a power of two and rounding are monotone, so the
+    integer lies between those of the two ends of the bounds, which are the grid's.
+    """
+    value = number(printer.scalar(argument), argument)
+    if measure.center:
+        value = f"({value} - {literal(measure.center)})"
+    return f"TRY_CAST(round({value} * {literal(1 / grid.step)}) AS BIGINT)"
 
 
 def _filter(printer: Printer, conditions: tuple[Expression, ...]) -> str:
@@ -197,7 +251,7 @@ def _by_units(
         counted = measure if measure.aggregate is not Aggregate.UNITS else Measure(
             Aggregate.COUNT, None, measure.conditions
         )
-        inner.append(f"{_aggregate(printer, counted, grid, unit, False)} AS p{i + 1}")
+        inner.append(f"{_aggregate(printer, counted, grid, strategy)} AS p{i + 1}")
         outer.append(f"SUM({_clipped(f'p{i + 1}', measure, grid, strategy.rows)}) AS m{i + 1}")
     if strategy.limit_groups:
         inner.append(f"MIN({_rank(strategy)}) AS r")
@@ -227,7 +281,7 @@ def _by_scaling(
     down = list(keys)
     for i, (measure, grid) in enumerate(zip(measures, grids, strict=True)):
         part = f"p{i + 1}"
-        shown.append(f"COALESCE({_aggregate(printer, measure, grid, unit, False)}, 0) AS {part}")
+        shown.append(f"COALESCE({_aggregate(printer, measure, grid, strategy)}, 0) AS {part}")
         down.append(f"{_scaled(part, measure, strategy.rows, keys)} AS {part}")
     shown.append((f"COUNT(*) FILTER (WHERE {either})" if either else "COUNT(*)") + " AS n")
     shown.append(f"MIN({_rank(strategy)}) AS r")
@@ -301,8 +355,6 @@ def _by_values(
     body = _first_of_unit(body, (*keys, "v"), strategy.rows)
     shown = ", ".join((*keys, "COUNT(DISTINCT v) AS m1"))
     return f"SELECT {shown} FROM {body}{_group_by(len(keys))}"
-
-
 
 
 def _by_bins(printer: Printer, release: Release, strategy: Strategy, measure: Measure) -> str:

@@ -23,6 +23,7 @@ class Collector:
     inner: Scalars
     relation: Relation
     measures: list[Measure] = field(default_factory=list)
+    places: dict[Measure, int] = field(default_factory=dict)
     quantiles: list[Quantile] = field(default_factory=list)
     derived: list[Expression] = field(default_factory=list)
     aggregates: list[tuple[str, bool, Expression | None, tuple[Expression, ...]]] = field(
@@ -43,9 +44,9 @@ class Collector:
 
     def measure(self, measure: Measure) -> Column:
         """Return the released column of a measure, adding it when it is new."""
-        if measure not in self.measures:
+        place = self.places.setdefault(measure, len(self.measures))
+        if place == len(self.measures):
             self.measures.append(measure)
-        place = self.measures.index(measure)
         return Column(self.source, f"m{place + 1}", measure_domain(measure))
 
 

@@ -17,6 +17,7 @@ from planner.expression import Column, Expression, Literal, columns_of
 from planner.functions import FUNCTIONS
 from planner.functions.calendar import SQL_TYPES
 from planner.functions.entry import double
+from planner.order import order_of, union_order
 from planner.refusal import Refused
 from planner.relation import (
     GIVEN_NAME,
@@ -38,8 +39,6 @@ from planner.relation import (
     Window,
     inputs_of,
     kind_of,
-    order_of,
-    union_order,
     unit_of,
     walk_relations,
 )

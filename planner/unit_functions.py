@@ -213,7 +213,7 @@ class WindowFunction:
     """A function over the neighbouring rows of one unit.
 
     `ordered` ones give different values to rows that are equal in the user's order, so the
-    order is completed by the engine (relation.order_of). Guarantee: as UnitFunction.
+    order is completed by the engine (order.order_of). Guarantee: as UnitFunction.
     """
 
     name: str
