@@ -228,7 +228,7 @@ def _category_number(
 ) -> tuple[str, tuple[tuple[str, str], ...]]:
     type_ = _whole_type(column)
     listed = plan.listed or ", ".join(constant(v) for v in column.domain.values or ())
-    known = f"CASE WHEN {value} IN ({listed}) THEN CAST({value} AS {type_}) END"
+    known = f"CASE WHEN {value} IN ({listed}) THEN TRY_CAST({value} AS {type_}) END"
     outside = f"{raw} IS NOT NULL AND coalesce({value} NOT IN ({listed}), true)"
     return _or_other(known, raw, type_, plan), (("outside", outside),)
 

@@ -207,7 +207,8 @@ def _scaled_value(printer: Printer, measure: Measure, argument: Expression, grid
     """Print a value that is within its bounds as a grid integer.
 
     Guarantee: subtraction, multiplication by a power of two and rounding are monotone, so the
-    integer lies between those of the two ends of the bounds, which are the grid's.
+    integer lies between the rounded ends of the bounds. Its magnitude is at most grid.largest,
+    whose rounding is never smaller than the database's (half_away adds a half before the floor).
     """
     value = number(printer.scalar(argument), argument)
     if measure.center:

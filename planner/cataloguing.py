@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from planner.catalog import Catalog, CatalogColumn, CatalogTable, Kind, PublicRows
 from planner.domain import Domain, Type, Value, finite
 from planner.policy import ColumnPolicy, Policy, PolicyError, unit_route
+from planner.policy_column import WHOLE_MAX
 from planner.policy_text import Problem, nearest
 
 _LISTED = frozenset({Type.TEXT, Type.INTEGER})  # what a category can be made of
@@ -194,6 +195,10 @@ def _listed(
         raise _fault(policy, loc, f"'{source[0]}' has no column '{source[1]}'; {near}")
     if listed.type not in _LISTED:
         said = f"'{'.'.join(source)}' is {listed.type.value}; a category is text or integer"
+        raise _fault(policy, loc, said)
+    ends = [end for end in (listed.low, listed.high) if isinstance(end, int)]
+    if any(abs(end) > WHOLE_MAX for end in ends):
+        said = f"'{'.'.join(source)}' holds numbers beyond 2^53; a category is smaller, or text"
         raise _fault(policy, loc, said)
     return listed
 

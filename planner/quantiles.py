@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from sqlglot import exp
 
 from planner.domain import MEMBERS_MAX, Domain, Type
@@ -82,11 +84,11 @@ def tree_argument(value: Expression, ends: tuple[float, float] | None, name: str
     domain = value.domain
     if domain.type is Type.DATE and domain.low is not None and domain.high is not None:
         return Aggregate.TREE
-    if domain.is_number and ends is not None:
+    if domain.is_number and ends is not None and isfinite(ends[1] - ends[0]):
         return Aggregate.TREE
     if domain.is_number:
-        raise refused("unbounded", f"{name} needs known bounds", f"{name}(CLAMP(x, 0, 1000))",
-                      node)
+        raise refused("unbounded", f"{name} needs known bounds that are not too far apart",
+                      f"{name}(CLAMP(x, 0, 1000))", node)
     raise refused("types", f"{name} needs numbers or dates, got a {domain.type.value}",
                   "MODE(x), or COUNT(*) with GROUP BY", node)
 

@@ -14,7 +14,7 @@ import pytest
 from engine.clinic import clinic_policy, write_clinic
 from engine.database import open_governed, run
 from engine.snapshot import Snapshot, SnapshotError, ensure, secret_from_seed
-from planner.policy import Policy, parse_policy
+from planner.policy import Policy, PolicyError, parse_policy
 
 SECRET = secret_from_seed(7)
 HEAD = """\
@@ -389,3 +389,17 @@ def test_a_broken_text_row_stops_the_build_without_being_quoted(tmp_path: Path) 
         snapshot_of(tmp_path, policy_of(tmp_path, PATIENTS, "csv"))
     assert "Anna" not in str(caught.value)
     assert caught.value.__context__ is None
+
+
+def test_public_numbers_that_a_float_cannot_tell_apart_are_no_category(tmp_path: Path) -> None:
+    source(
+        tmp_path, "CREATE TABLE patients AS SELECT 1 AS patient_id, 'F' AS sex",
+        "CREATE TABLE m AS SELECT unnest([9223372036854775807, 9007199254740993, 5]) AS id",
+        "CREATE TABLE g AS SELECT 1 AS patient_id, 9223372036854775807 AS code",
+    )  # fmt: skip
+    tables = (
+        PATIENTS + "  g:\n    columns:\n      patient_id: {references: patients}\n"
+        "      code: {category_of: m.id}\n  m: public\n"
+    )
+    with pytest.raises(PolicyError, match=r"m\.id.* holds numbers beyond 2\^53"):
+        snapshot_of(tmp_path, policy_of(tmp_path, tables))
