@@ -9,7 +9,9 @@ import pytest
 import engine.snapshot_sql
 from engine.snapshot import SnapshotError, ensure, secret_from_seed
 from planner.catalog import CatalogColumn
+from planner.cataloguing import catalog_of
 from planner.functions.arithmetic import half_away
+from planner.refusal import Refused
 from tests.engine.replay import planned
 from tests.engine.test_snapshot import PATIENTS, VISITS, policy_of, source
 from tests.planner.clinic import clinic_catalog
@@ -88,3 +90,12 @@ def test_a_build_that_does_not_clamp_is_found_out(
         ensure(policy, secret=secret_from_seed(7), directory=tmp_path / "kept", rebuild=True)
     with pytest.raises(SnapshotError, match=r"visits\.cost"):
         ensure(policy, secret=secret_from_seed(7), directory=tmp_path / "new")
+
+
+@pytest.mark.parametrize("function", ["MEDIAN", "MIN", "MAX"])
+def test_a_width_that_is_no_finite_number_is_refused(tmp_path: Path, function: str) -> None:
+    wide = VISITS.replace("[0, 100]", "[-1.7e308, 1.7e308]")
+    catalog = catalog_of(policy_of(tmp_path, PATIENTS + wide), ())
+    with pytest.raises(Refused, match="bounds that are not too far apart") as caught:
+        planned(f"SELECT {function}(cost) FROM visits", catalog)
+    assert caught.value.rule == "unbounded"

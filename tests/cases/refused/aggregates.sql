@@ -47,7 +47,3 @@ SELECT COUNT(DISTINCT (department, los)) FROM visits;
 -- the sum of row keys
 SELECT SUM(visit_id) FROM visits;
 -- ! types
-
--- bounds whose distance is no finite number
-SELECT MEDIAN((cost - 10000) * 1.5e152 * 1e152) FROM visits;
--- ! unbounded
