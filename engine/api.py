@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
@@ -42,6 +42,7 @@ from planner.bind import Bound, bind
 from planner.bounding import bound as bound_release
 from planner.catalog import Catalog
 from planner.parse import parse
+from planner.pilot import Bounds, pilots_of
 from planner.plan import Plan, describe
 from planner.policy import Policy, read_policy
 from planner.price import NoisePlan, exact, price, remaining
@@ -66,6 +67,7 @@ class Settings:
     delta: Number | None = None
     rows: int | None = None
     dialect: str = "duckdb"
+    bounds: Bounds = Bounds.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +139,24 @@ class Engine:
     def query(
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
         rows: int | None = None, analyst: str | None = None, dialect: str = "duckdb",
-        noiseless: bool = False,
+        bounds: str | None = None, noiseless: bool = False,
     ) -> Result:
         """Answer one SELECT.
 
         `epsilon` and `delta` are what the whole question may cost (defaults from the policy);
         `rows` is how many rows of one patient may count; `dialect` is the SQL it is written in
-        (postgres, bigquery, snowflake, spark, tsql, ...). `noiseless` and an infinite epsilon
-        work on an engine opened with insecure_testing only.
+        (postgres, bigquery, snowflake, spark, tsql, ...). `bounds` "auto" lets a share of the
+        epsilon choose tighter bounds, "declared" takes those of the policy; by default they are
+        chosen where the policy calls them loose. `noiseless` and an infinite epsilon work on an
+        engine opened with insecure_testing only.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         who = self._who(analyst)
         data = self._data  # one version of everything, whatever refresh() does meanwhile
+        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds))
         if noiseless or _is_infinite(epsilon):
-            return self._look_behind(sql, Settings(epsilon, delta, rows, dialect), data)
-        bound, plan = self._plan(sql, Settings(epsilon, delta, rows, dialect), data)
+            return self._look_behind(sql, settings, data)
+        bound, plan = self._plan(sql, settings, data)
         if self._ledger is None or data.kept is None:
             return self._test(sql, bound, plan, data)
         return self._answer(sql, bound, plan, who, self._ledger, data, data.kept)
@@ -164,7 +169,9 @@ class Engine:
             epsilon, delta = self._wanted(settings)
             bound = bind(parsed, data.snapshot.catalog)
             bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
-            return bound, price(bounded, epsilon, delta, self._filter.order)
+            pilots = pilots_of(bounded, bound, data.snapshot.catalog, settings.bounds,
+                               settings.rows)
+            return bound, price(bounded, epsilon, delta, self._filter.order, pilots)
         except Refused as refusal:
             raise refusal.located(sql) from None
 
@@ -173,18 +180,18 @@ class Engine:
         kept: Kept,
     ) -> Result:
         """The road from a priced plan to a result: recall, pay, read, add noise, keep, finish."""
-        known = recall(bound, plan, kept, data.public)
+        plan, known = recall(bound, plan, kept, data.public)
         due = remaining(plan, frozenset(known))
         if not due.events:
             table = _finished(bound, plan, known, data.public)
             return Result(table, PrivacyLoss.zero(), bool(bound.releases),
                           describe(bound, plan, sql, due.loss))
         receipt = self._charge(ledger, due, sql, who, kept.data_version)
-        described = describe(bound, plan, sql, due.loss)
         with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
-            keep_plan(kept, described, receipt.seq)
             reader = open_reader(due, receipt, ledger, data.database, kept.data_version)
-            released = fill(bound, plan, known, reader, data.public, self._randomness)
+            plan, released = fill(bound, plan, known, reader, data.public, self._randomness)
+            described = describe(bound, plan, sql, due.loss)
+            keep_plan(kept, described, receipt.seq)
             keep(bound, plan, known, released, kept, data.public, receipt.seq)
             table = _finished(bound, plan, released, data.public)
             return Result(table, receipt.loss, False, described)
@@ -208,7 +215,7 @@ class Engine:
         """Answer without a charge and without keeping anything: insecure testing only."""
         reader = open_unpaid(plan, data.database, insecure_testing=self._ledger is None)
         randomness = self._randomness if noise else None
-        known = fill(bound, plan, {}, reader, data.public, randomness)
+        plan, known = fill(bound, plan, {}, reader, data.public, randomness, self._randomness)
         table = _finished(bound, plan, known, data.public)
         return Result(table, PrivacyLoss.zero(), False, describe(bound, plan, sql, plan.loss),
                       is_private=False)
@@ -219,6 +226,8 @@ class Engine:
             raise Refused("testing", "exact numbers are shown on test data only",
                           "Engine.open(policy, insecure_testing=True)", None, sql)
         if not _is_infinite(settings.epsilon):
+            if settings.bounds is Bounds.DEFAULT:  # what a pilot chooses can only be tighter
+                settings = replace(settings, bounds=Bounds.DECLARED)
             bound, plan = self._plan(sql, settings, data)
         else:
             try:
@@ -233,14 +242,17 @@ class Engine:
 
     def explain(
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
-        rows: int | None = None, dialect: str = "duckdb",
+        rows: int | None = None, dialect: str = "duckdb", bounds: str | None = None,
     ) -> Plan:
         """Say what a question would do and cost. Free, and the same for every database."""
         if _is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
         data = self._data
-        bound, plan = self._plan(sql, Settings(epsilon, delta, rows, dialect), data)
-        known = recall(bound, plan, data.kept, data.public) if data.kept is not None else {}
+        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds))
+        bound, plan = self._plan(sql, settings, data)
+        known: Known = {}
+        if data.kept is not None:
+            plan, known = recall(bound, plan, data.kept, data.public)
         return describe(bound, plan, sql, remaining(plan, frozenset(known)).loss)
 
     def budget(self, analyst: str | None = None) -> Budget:
@@ -396,7 +408,17 @@ def _with_options(settings: Settings, options: tuple[tuple[str, str], ...]) -> S
         rows = int(given["rows"])
     epsilon = given.get("epsilon") if settings.epsilon is None else settings.epsilon
     delta = given.get("delta") if settings.delta is None else settings.delta
-    return Settings(epsilon, delta, rows, settings.dialect)
+    return replace(settings, epsilon=epsilon, delta=delta, rows=rows)
+
+
+def _bounds(given: str | None) -> Bounds:
+    """Return whose bounds are wanted."""
+    if given is None:
+        return Bounds.DEFAULT
+    if given not in (Bounds.AUTO.value, Bounds.DECLARED.value):
+        raise Refused("bounds", f"bounds must be 'auto' or 'declared', got {given!r}",
+                      "bounds='auto'")
+    return Bounds(given)
 
 
 def _exact(name: str, value: Number | None, default: Decimal) -> Fraction:

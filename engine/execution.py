@@ -11,7 +11,7 @@ from engine.ledger import Ledger, Receipt
 from planner.bounded_sql import SELECTION, SPREAD_OUT, statements
 from planner.emit import GivenValues
 from planner.narrowing import Key
-from planner.price import NoisePlan, PricedRelease
+from planner.price import NoisePlan, PricedRelease, adapted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,9 +22,11 @@ class Exact:
     """The exact numbers of one release. Private: it has no text form and never leaves.
 
     `columns` maps a measure's place (or SELECTION) to its value per group; a group that is
-    missing counts zero.
+    missing counts zero. `release` is what was read: the planned release, under the bounds that
+    its pilot's answer chose.
     """
 
+    release: PricedRelease
     columns: Mapping[int, Mapping[Key, Any]] = field(repr=False)
 
 
@@ -47,15 +49,20 @@ class Reader:
         if self.made_by is not _MADE_HERE:
             raise TypeError("a Reader is made by open_reader, against a receipt")
 
-    def run(self, release: PricedRelease, wanted: frozenset[str], given: GivenValues) -> Exact:
-        """Run one release's statements as far as the `wanted` answers need them.
+    def run(self, place: int, known: Mapping[str, tuple[float, ...]], given: GivenValues) -> Exact:
+        """Run the statements of the plan's release at `place`, as far as they are not `known`.
 
-        `given` holds released answers that the statements use as constants.
+        `known` holds released columns by key: those need no reading, and a pilot's choose the
+        bounds. `given` holds released answers that the statements use as constants.
+
+        Guarantee: reads nothing but the planned release, or the one that `adapted` makes of it
+        and of released numbers, which costs no more.
         """
+        release = adapted(self.plan, self.plan.releases[place], known)
         columns: dict[int, dict[Key, Any]] = {}
         keys = len(release.bounded.release.keys)
         for statement in statements(release.bounded, release.grids, given):
-            if not any(_column(release, place) in wanted for place in statement.places):
+            if all(_column(release, place) in known for place in statement.places):
                 continue
             answer = run_statement(self.database, statement.sql)
             if _is_spread_out(release, statement.places[0]):
@@ -65,7 +72,7 @@ class Reader:
                 columns[place] = {
                     tuple(row[:keys]): row[keys + offset] or 0 for row in answer.rows
                 }
-        return Exact(columns)
+        return Exact(release, columns)
 
 
 def open_reader(

@@ -168,7 +168,8 @@ def _sum(
         Measure(Aggregate.SUM, value, sorted_conditions(conditions), center=middle)
     )
     number = collector.measure(count_of(value, conditions))
-    parts = (total, number, constant(middle), constant(ends[0]), constant(ends[1]))
+    center = collector.center(total, middle)
+    parts = (total, number, center, constant(ends[0]), constant(ends[1]))
     return make("average", *parts)
 
 

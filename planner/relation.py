@@ -119,8 +119,9 @@ class Quantile:
 class Release:
     """Where protected rows become noisy numbers: groups by keys, one column per measure.
 
-    Its own columns are named k1, ... (keys), m1, ... (measures), q1, ... (read off trees) and
-    d1, ... (statistics computed from measures) under `source`.
+    Its own columns are named k1, ... (keys), m1, ... (measures), q1, ... (read off trees),
+    d1, ... (statistics computed from measures) and c1, ... (the center of each sum) under
+    `source`. `centred` lists the sums that are only read together with their center.
     """
 
     source: int
@@ -129,6 +130,7 @@ class Release:
     measures: tuple[Measure, ...]
     quantiles: tuple[Quantile, ...] = ()
     derived: tuple[Expression, ...] = ()
+    centred: tuple[int, ...] = ()
 
     def key_column(self, place: int) -> Column:
         """The released column of a key."""
