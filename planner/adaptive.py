@@ -22,6 +22,7 @@ from planner.relation import Aggregate, Measure, row_scans
 SIGNIFICANT = 3.0
 # How many groups to expect where the keys are chosen privately.
 GROUPS_UNKNOWN = 10
+LEAST = 1e-300  # keeps a quotient of predictions finite
 Ends = tuple[float, float]
 
 
@@ -132,9 +133,10 @@ class _View:
         """Return the mean absolute noise of one group's number under other bounds."""
         found = self.noises[place] * allowed / self.rows if self.patients else self.noises[place]
         measure = self.bounded.release.measures[place]
-        if clip is None or measure.argument is None:
-            return found
-        return found * _largest(clip, measure) / _largest(_ends(measure), measure)
+        declared = _largest(_ends(measure), measure)
+        return found if clip is None or not declared else (
+            found * _largest(clip, measure) / declared
+        )
 
     def seen(self, place: int) -> tuple[tuple[int, float], ...]:
         """Return the significant bins of a measure's histogram of sizes, lowest values first."""
@@ -175,12 +177,12 @@ class _View:
         bins = self.seen(place)
         if not bins or measure.argument is None:
             width = max(map(abs, _ends(measure)))
-            return width / 4, width / 4
+            return max(width / 4, LEAST), width / 4
         middles = [(sum(ends_of_bin(b, measure.argument.domain)) / 2, n) for b, n in bins]
         total = sum(n for _, n in middles)
         mean = sum(v * n for v, n in middles) / total
         square = sum((v - mean) ** 2 * n for v, n in middles) / total
-        return max(abs(mean), 1e-300), sqrt(square)
+        return max(abs(mean), LEAST), sqrt(square)
 
     def predicted(self, allowed: int) -> float:
         """Predict the mean relative error of the measures when `allowed` rows count."""
