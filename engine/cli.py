@@ -449,7 +449,7 @@ def _budget_text(budget: Budget, history: bool) -> str:
     for charge in budget.charges if history else ():
         who = f" {charge.analyst}" if charge.analyst else ""
         question = printable(" ".join(charge.sql.split()))
-        lines += [f"{charge.time[:19]}{who}  {price_words(charge.loss)}", f"    {question}"]
+        lines += [f"{charge.time[:19]}{who}  {price_words(charge.cost)}", f"    {question}"]
     return "\n".join(lines)
 
 
@@ -465,7 +465,7 @@ def _budget_json(budget: Budget, history: bool) -> str:
     }
     if history:
         found["history"] = [
-            {"time": c.time, "analyst": c.analyst, "cost": loss_json(c.loss), "sql": c.sql,
+            {"time": c.time, "analyst": c.analyst, "cost": loss_json(c.cost), "sql": c.sql,
              "data_version": c.data_version}
             for c in budget.charges
         ]

@@ -102,8 +102,8 @@ def _stay_word(coarse: float, fine: float) -> int:
     bits = 128
     while True:
         low, high = stay_bounds(coarse, fine, bits)
-        word = math.floor(low * 2**_COIN_BITS)
-        if word == math.floor(high * 2**_COIN_BITS):
+        word = math.floor(low * (1 << _COIN_BITS))
+        if word == math.floor(high * (1 << _COIN_BITS)):
             return word
         bits *= 2
 

@@ -72,7 +72,7 @@ def test_a_step_is_zero_or_a_fresh_draw_of_the_coarser_law(scales: tuple[float, 
         zero = c + (1 - c) * (1 - q) / (1 + q)
         step = noise[i] - noise[i + 1]
         assert stats.binomtest(int((step == 0).sum()), DRAWS, zero).pvalue > FALSE_ALARM
-        moved, law = step[step != 0], lambda k, s=coarse: reference.laplace_below(s, k)  # noqa: E731
+        moved, law = step[step != 0], lambda k, s=coarse: reference.laplace_below(s, k)
         conditional = lambda k, c=law, q=q: (  # noqa: E731
             (c(k) - (1 - q) / (1 + q) * (k > 0)) / (1 - (1 - q) / (1 + q))
         )
