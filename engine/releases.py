@@ -25,6 +25,7 @@ from planner.narrowing import Key
 from planner.plan import Plan
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
 from planner.relation import Release, walk_relations
+from planner.uncertainty import CONFIDENCE
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -158,7 +159,7 @@ def given_values(bound: Bound, plan: NoisePlan, known: Known, public: Public) ->
 
 def finish(
     rows: Rows, bound: Bound, plan: NoisePlan, known: Known, public: Public,
-    given: GivenValues,
+    given: GivenValues, confidence: float = CONFIDENCE,
 ) -> Table | None:
     """Post-process the releases below some rows, or return None where one is not known yet."""
     below = {n.source for n in walk_relations(rows.relation) if isinstance(n, Release)}
@@ -172,7 +173,8 @@ def finish(
         )
         for r in releases
     )
-    return postprocess(rows, bound.releases, tables, public.desk, public.database, given)
+    return postprocess(rows, bound.releases, tables, public.desk, public.database, given,
+                       confidence)
 
 
 def keys_of(release: PricedRelease, known: Known) -> tuple[Key, ...]:

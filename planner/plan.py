@@ -25,6 +25,7 @@ from planner.relation import (
     Window,
     walk_relations,
 )
+from planner.target_cost import TargetPlan
 from planner.uncertainty import CONFIDENCE, confidence_of, totals_of
 
 TYPICAL_ROWS = 1_000
@@ -65,6 +66,7 @@ class Plan:
     outer_statement: str = field(repr=False)
     groups: int | None = None
     road: tuple[str, ...] = ()
+    target: TargetPlan | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return the plan as plain values, ready for JSON."""
@@ -79,6 +81,7 @@ class Plan:
             "kept": self.kept,
             "sql": list(self.statements),
             "outer_sql": self.outer_statement,
+            **({} if self.target is None else {"target": self.target.to_dict()}),
         }
 
     @property
@@ -264,6 +267,7 @@ def _lines(plan: Plan) -> list[str]:
     for name, error in plan.expected_error.items():
         if error is not None:
             lines.append(f"  expected error {name}: +- {error:,.4g} (95 %)")
+    lines.extend([] if plan.target is None else plan.target.lines())
     lines.append(f"  price          {plan.full_cost}")
     if plan.kept:
         lines.append("  to pay now     nothing: answered before, the same answer is given again")

@@ -124,12 +124,13 @@ class _Budget:
 
 
 def price(
-    bounded: tuple[BoundedRelease, ...], epsilon: Fraction, delta: Fraction, order: Fraction
+    bounded: tuple[BoundedRelease, ...], epsilon: Fraction, delta: Fraction, order: Fraction,
+    *, laplace_only: bool = False,
 ) -> NoisePlan:
     """Choose mechanisms and scales for a question's releases and add up the loss.
 
     The epsilon is shared evenly among noised columns. Laplace and Gaussian noise are both
-    worked out; the one with the smaller error over all columns is taken.
+    worked out; the one with the smaller error over all columns is taken, or Laplace alone.
 
     Guarantee: releasing every column with its noise, and the keys whose noisy count of units
     reaches the threshold, costs at most `loss` on either rail; the sum of epsilons never exceeds
@@ -148,7 +149,7 @@ def price(
     tail = delta / (2 * selections) if selections else Fraction(0)
     budget = _Budget(epsilon, max(len(wanted), 1), delta / 2 if selections else delta, tail)
     names = [m for _, _, m in wanted]
-    mechanism = _better(names, budget)
+    mechanism = Mechanism.LAPLACE if laplace_only else _better(names, budget)
     releases = tuple(_price_release(r, mechanism, budget) for r in bounded)
     return _added_up(releases, budget.delta, budget.tail, order, frozenset())
 
