@@ -5,7 +5,9 @@ Map of the folder
     snapshot     the source database to the engine's own governed copy
     ledger       the one writer of budget: ledger_opening finds or makes it, ledger_store is its
                  database, ledger_tables and ledger_rows are its words, ledger_checks what it
-                 refuses, ledger_witness its memory elsewhere; answers keeps what was released
+                 refuses, ledger_settling what lowers a reservation, ledger_witness its memory
+                 elsewhere; answers keeps what was released
+    accuracy     the road of a question with an accuracy target
     execution    the one reader of private rows
     release      the one place where noise meets exact numbers
     postprocess  the rest of the user's SQL, on released tables only
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.api import Budget, Engine
-    from engine.errors import Broken, LedgerError, OverBudget
+    from engine.errors import Broken, LedgerError, OverBudget, TargetMissed
     from engine.result import Result
     from engine.snapshot import SnapshotError
     from mechanisms.loss import PrivacyLoss
@@ -41,11 +43,12 @@ _HOMES = {
     "Refused": "planner.refusal",
     "Result": "engine.result",
     "SnapshotError": "engine.snapshot",
+    "TargetMissed": "engine.errors",
 }
 
 __all__ = [
     "Broken", "Budget", "Engine", "LedgerError", "OverBudget", "Plan", "PolicyError",
-    "PrivacyLoss", "Refused", "Result", "SnapshotError",
+    "PrivacyLoss", "Refused", "Result", "SnapshotError", "TargetMissed",
 ]
 
 

@@ -14,6 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from engine.accuracy import (
+    Account,
+    Question,
+    answer_unpaid,
+    answer_within,
+    due_now,
+    fixed_outcome,
+    fixed_remedy,
+)
 from engine.answers import Answers
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
@@ -47,6 +56,8 @@ from planner.plan import Plan, describe
 from planner.policy import Policy, read_policy
 from planner.price import NoisePlan, exact, price, remaining
 from planner.refusal import Refused
+from planner.target import Aim, aim_at, read_target
+from planner.target_cost import expected_cost
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -68,6 +79,9 @@ class Settings:
     rows: int | None = None
     dialect: str = "duckdb"
     bounds: Bounds = Bounds.DEFAULT
+    error: Number | None = None
+    confidence: Number | None = None
+    error_for: Number | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +153,9 @@ class Engine:
     def query(
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
         rows: int | None = None, analyst: str | None = None, dialect: str = "duckdb",
-        bounds: str | None = None, noiseless: bool = False,
+        bounds: str | None = None, error: Number | None = None,
+        confidence: Number | None = None, error_for: Number | None = None, strict: bool = False,
+        noiseless: bool = False,
     ) -> Result:
         """Answer one SELECT.
 
@@ -149,29 +165,53 @@ class Engine:
         epsilon choose tighter bounds, "declared" takes those of the policy; by default they are
         chosen where the policy calls them loose. `noiseless` and an infinite epsilon work on an
         engine opened with insecure_testing only.
+        `error` says how exact the answer must be and pays no more than that takes, with epsilon
+        as the most: "5%" of the answer, or 50 to either side, at `confidence` ("95%"), for "all"
+        groups, a share of them, or their "total" (`error_for`). Where that is not enough the
+        answer says so, or with `strict` is refused: beforehand if the price is known, else by
+        TargetMissed, which is charged. It uses the declared bounds.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         who = self._who(analyst)
         data = self._data  # one version of everything, whatever refresh() does meanwhile
-        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds))
+        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
+                            error_for)
         if noiseless or _is_infinite(epsilon):
             return self._look_behind(sql, settings, data)
-        bound, plan = self._plan(sql, settings, data)
+        bound, plan, aim = self._aimed(sql, settings, data)
+        if aim is not None and aim.levels:
+            return self._answer_within(Question(sql, bound, aim, data.public, data.database), who,
+                                       data, strict)
+        if aim is not None and strict and not aim.is_met:
+            raise Refused("error-target", fixed_remedy(aim), "a coarser GROUP BY", None, sql)
         if self._ledger is None or data.kept is None:
-            return self._test(sql, bound, plan, data)
-        return self._answer(sql, bound, plan, who, self._ledger, data, data.kept)
+            result = self._test(sql, bound, plan, data)
+        else:
+            result = self._answer(sql, bound, plan, who, self._ledger, data, data.kept)
+        return result if aim is None else replace(result, target=fixed_outcome(aim))
 
     def _plan(self, sql: str, settings: Settings, data: Data) -> tuple[Bound, NoisePlan]:
         """Text to priced plan: reads no row, spends nothing."""
+        return self._aimed(sql, settings, data)[:2]
+
+    def _aimed(
+        self, sql: str, settings: Settings, data: Data
+    ) -> tuple[Bound, NoisePlan, Aim | None]:
+        """Text to priced plan, and to how it meets an accuracy target if there is one."""
         try:
             parsed = parse(sql, settings.dialect)
             settings = _with_options(settings, parsed.options)
             epsilon, delta = self._wanted(settings)
             bound = bind(parsed, data.snapshot.catalog)
             bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
-            pilots = pilots_of(bounded, bound, data.snapshot.catalog, settings.bounds,
-                               settings.rows)
-            return bound, price(bounded, epsilon, delta, self._filter.order, pilots)
+            if settings.error is None:
+                pilots = pilots_of(bounded, bound, data.snapshot.catalog, settings.bounds,
+                                   settings.rows)
+                return bound, price(bounded, epsilon, delta, self._filter.order,
+                                    pilots=pilots), None
+            target = read_target(settings.error, settings.confidence, settings.error_for)
+            aim = aim_at(target, bound, bounded, epsilon, delta, self._filter.order)
+            return bound, aim.plan, aim
         except Refused as refusal:
             raise refusal.located(sql) from None
 
@@ -196,6 +236,17 @@ class Engine:
             table = _finished(bound, plan, released, data.public)
             return Result(table, receipt.loss, False, described)
         raise Broken  # after the handler has ended, so that no __context__ leads to the failure
+
+    def _answer_within(self, question: Question, who: str, data: Data, strict: bool) -> Result:
+        """The road of a question whose price depends on its answer (engine/accuracy.py)."""
+        ledger, kept = self._ledger, data.kept
+        if ledger is None or kept is None:
+            return answer_unpaid(question, self._randomness)
+
+        def pay(due: NoisePlan) -> Receipt:
+            return self._charge(ledger, due, question.sql, who, kept.data_version)
+
+        return answer_within(question, Account(ledger, kept, pay), self._randomness, strict)
 
     def _charge(
         self, ledger: Ledger, due: NoisePlan, sql: str, who: str, data_version: str
@@ -243,17 +294,28 @@ class Engine:
     def explain(
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
         rows: int | None = None, dialect: str = "duckdb", bounds: str | None = None,
+        error: Number | None = None, confidence: Number | None = None,
+        error_for: Number | None = None,
     ) -> Plan:
-        """Say what a question would do and cost. Free, and the same for every database."""
+        """Say what a question would do and cost. Free, and the same for every database.
+
+        With an `error`, `plan.target` says what it costs: exactly, or for answers of 10 to 10,000.
+        """
         if _is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
         data = self._data
-        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds))
-        bound, plan = self._plan(sql, settings, data)
+        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
+                            error_for)
+        bound, plan, aim = self._aimed(sql, settings, data)
         known: Known = {}
-        if data.kept is not None:
+        if data.kept is not None and (aim is None or not aim.levels):
             plan, known = recall(bound, plan, data.kept, data.public)
-        return describe(bound, plan, sql, remaining(plan, frozenset(known)).loss)
+        due = remaining(plan, frozenset(known)).loss
+        if aim is None:
+            return describe(bound, plan, sql, due)
+        if aim.levels and data.kept is not None:
+            due = due_now(Question(sql, bound, aim, data.public, data.database), data.kept)
+        return replace(describe(bound, plan, sql, due), target=expected_cost(aim, bound))
 
     def budget(self, analyst: str | None = None) -> Budget:
         """Show what is spent and left, for everybody or for one analyst. Prices are public."""
@@ -408,7 +470,18 @@ def _with_options(settings: Settings, options: tuple[tuple[str, str], ...]) -> S
         rows = int(given["rows"])
     epsilon = given.get("epsilon") if settings.epsilon is None else settings.epsilon
     delta = given.get("delta") if settings.delta is None else settings.delta
-    return replace(settings, epsilon=epsilon, delta=delta, rows=rows)
+    error = given.get("error") if settings.error is None else settings.error
+    confidence = (
+        given.get("confidence") if settings.confidence is None else settings.confidence
+    )
+    error_for = given.get("error_for") if settings.error_for is None else settings.error_for
+    if error is None and not (confidence is None and error_for is None):
+        raise Refused("error-target", "confidence and error_for belong to an error", 'error="5%"')
+    if error is not None and settings.bounds is Bounds.AUTO:
+        raise Refused("bounds", "an accuracy target uses the declared bounds",
+                      "bounds='auto' without an error, or an error without bounds='auto'")
+    return replace(settings, epsilon=epsilon, delta=delta, rows=rows, error=error,
+                   confidence=confidence, error_for=error_for)
 
 
 def _bounds(given: str | None) -> Bounds:

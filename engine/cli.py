@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _told(error: Exception) -> tuple[int, str]:
     """Return an exception's exit code and text; what is not known here keeps its text inside."""
     from engine.drafting import DraftError
-    from engine.errors import Broken, LedgerError, OverBudget
+    from engine.errors import Broken, LedgerError, OverBudget, TargetMissed
     from engine.picture import PictureError
     from engine.snapshot import SnapshotError
     from planner.policy import PolicyError
@@ -82,7 +82,7 @@ def _told(error: Exception) -> tuple[int, str]:
 
     if isinstance(error, WrongUse | PictureError):
         return WRONG_USE, f"discreet: {error}"
-    if isinstance(error, Refused):
+    if isinstance(error, Refused | TargetMissed):
         return REFUSED, str(error)
     if isinstance(error, OverBudget):
         return OVER_BUDGET, f"over budget: {error}"
@@ -127,6 +127,18 @@ DeltaOption = Annotated[str | None, typer.Option(
 )]
 RowsOption = Annotated[int | None, typer.Option(
     metavar="K", show_default=False, help="How many rows of one patient may count.",
+)]
+ErrorOption = Annotated[str | None, typer.Option(
+    "--error", metavar="NUMBER|PERCENT", show_default=False,
+    help="How wrong the answer may be, as 50 or 5%; --epsilon is then the most it may cost.",
+)]
+ConfidenceOption = Annotated[str | None, typer.Option(
+    "--confidence", metavar="PERCENT", show_default=False,
+    help="How surely the error has to hold; else 95%.",
+)]
+ErrorForOption = Annotated[str | None, typer.Option(
+    "--error-for", metavar="all|PERCENT|total", show_default=False,
+    help="For which groups it has to hold: all, a share as 90%, or their total.",
 )]
 DialectOption = Annotated[str, typer.Option(
     "--dialect", metavar="NAME", help="The SQL it is written in: postgres, bigquery, tsql, ...",
@@ -234,6 +246,11 @@ def query(
     sql: SqlArgument = None, file: FileOption = None, policy: PolicyOption = None,
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
     analyst: AnalystOption = None, dialect: DialectOption = "duckdb",
+    error: ErrorOption = None, confidence: ConfidenceOption = None,
+    error_for: ErrorForOption = None,
+    strict: Annotated[bool, typer.Option(
+        "--strict", help="Refuse an answer that misses --error (read in vain, it is charged).",
+    )] = False,
     form: Annotated[Format, typer.Option(
         "--format", help="csv and json are unrounded, with both ends of every interval.",
     )] = Format.TABLE,
@@ -251,11 +268,15 @@ def query(
     discreet query "SELECT sex, COUNT(*) AS n FROM patients GROUP BY sex"
     discreet query -p clinic.yaml -f stays.sql --epsilon 0.5 --format csv > stays.csv
     echo "SELECT COUNT(*) FROM visits" | discreet query - --analyst ana --plot visits.png
+    discreet query "SELECT COUNT(*) FROM visits" --error 5%
     """
     statement = _statement(sql, file)
     _check_targets(output, plot)  # before anything is paid
     with _opened(policy, analyst) as engine:
-        result = engine.query(statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect)
+        result = engine.query(
+            statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect, error=error,
+            confidence=confidence, error_for=error_for, strict=strict,
+        )
     text = _formatted(result, form)
     if output is None:
         _say(text)
@@ -269,7 +290,8 @@ def query(
 def explain(
     sql: SqlArgument = None, file: FileOption = None, policy: PolicyOption = None,
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
-    dialect: DialectOption = "duckdb",
+    dialect: DialectOption = "duckdb", error: ErrorOption = None,
+    confidence: ConfidenceOption = None, error_for: ErrorForOption = None,
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.TEXT,
     show_sql: Annotated[bool, typer.Option(
         "--sql", help="Show the SQL that would run as well.",
@@ -285,7 +307,10 @@ def explain(
     """
     statement = _statement(sql, file)
     with _opened(policy, None) as engine:
-        plan = engine.explain(statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect)
+        plan = engine.explain(
+            statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect, error=error,
+            confidence=confidence, error_for=error_for,
+        )
     _say(_explained(plan, form, show_sql))
 
 
@@ -449,7 +474,7 @@ def _budget_text(budget: Budget, history: bool) -> str:
     for charge in budget.charges if history else ():
         who = f" {charge.analyst}" if charge.analyst else ""
         question = printable(" ".join(charge.sql.split()))
-        lines += [f"{charge.time[:19]}{who}  {price_words(charge.loss)}", f"    {question}"]
+        lines += [f"{charge.time[:19]}{who}  {price_words(charge.cost)}", f"    {question}"]
     return "\n".join(lines)
 
 
@@ -465,7 +490,7 @@ def _budget_json(budget: Budget, history: bool) -> str:
     }
     if history:
         found["history"] = [
-            {"time": c.time, "analyst": c.analyst, "cost": loss_json(c.loss), "sql": c.sql,
+            {"time": c.time, "analyst": c.analyst, "cost": loss_json(c.cost), "sql": c.sql,
              "data_version": c.data_version}
             for c in budget.charges
         ]

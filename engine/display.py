@@ -12,7 +12,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from html import escape
@@ -154,6 +154,8 @@ def footer(result: Result) -> str:
         parts.append(f"price: {price_words(result.cost)}")
     if noisy_columns(result):
         parts.append("± is the noise at 95 %")
+    if result.target is not None:
+        parts.append(result.target.words)
     return "; ".join(parts)
 
 
@@ -322,6 +324,7 @@ def as_json(result: Result) -> str:
         "is_private": result.is_private,
         "cached": result.cached,
         "cost": loss_json(result.cost),
+        **({} if result.target is None else {"target": asdict(result.target)}),
         "columns": list(names),
         "rows": [dict(zip(names, map(_json_value, row), strict=True)) for row in rows],
         "plan": plan_json(result.plan, with_sql=False),

@@ -6,7 +6,7 @@ from decimal import Context
 
 from mechanisms.loss import PrivacyLoss
 
-__all__ = ["GLOBAL_BUDGET", "Broken", "LedgerError", "OverBudget"]
+__all__ = ["GLOBAL_BUDGET", "Broken", "LedgerError", "OverBudget", "TargetMissed"]
 
 GLOBAL_BUDGET = "the global budget"
 _EXACT = Context(prec=200)
@@ -56,6 +56,23 @@ class Broken(Exception):  # noqa: N818 - the public name says what happened
 
     def __init__(self) -> None:
         super().__init__(self.TEXT)
+
+
+class TargetMissed(Exception):  # noqa: N818 - the public name says what happened
+    """An answer was not as exact as `strict=True` demands; it was read, so it is charged.
+
+    Guarantee: made of the released answer and of public facts. That it was missed is a part of
+    that answer, which costs `cost` and is kept: asked without `strict` it is given for nothing.
+    """
+
+    def __init__(self, cost: PrivacyLoss, words: str) -> None:
+        super().__init__(cost, words)
+        self.cost = cost
+        self.words = words
+
+    def __str__(self) -> str:
+        return (f"{self.words}. That showed in the answer, so it is charged ({self.cost}); "
+                "without strict the same answer is free now.")
 
 
 class LedgerError(Exception):

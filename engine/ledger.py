@@ -3,7 +3,8 @@
 One database file (or one PostgreSQL database) holds the filter that decides, every charge ever
 made, and the kept answers (`engine.answers`). Rows are only ever added. Each charge carries the
 running sums and the hash of the row before it, so a decision reads two rows and `verify` can
-replay everything. A later correction, if there ever is one, is a new row, never an edit.
+replay everything. A charge that reserved more than it came to cost is settled by a new row
+(engine/ledger_settling.py), never by an edit.
 
 **The budget is for ever.** The filter is stored when the ledger is made and never changes: what
 was spent under one budget was promised to the patients under it, and no later wish of a data
@@ -13,7 +14,7 @@ steward can take that back. A new budget means a new deployment, over new patien
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from pathlib import Path
@@ -35,6 +36,15 @@ from engine.ledger_rows import (
     is_whole_first_row,
     sha256,
     total_of,
+)
+from engine.ledger_settling import (
+    REPEATED,
+    SETTLES,
+    Settlement,
+    is_reservation,
+    lowered,
+    read_settlement,
+    settled_loss,
 )
 from engine.ledger_store import Statement, Store, resolved
 from engine.ledger_tables import Statements
@@ -78,9 +88,10 @@ class Receipt:
 class Ledger:
     """The one writer of the budget.
 
-    Guarantee: whatever `charge` has acknowledged, taken together, is admitted by the stored
-    filter, over all threads, processes and restarts that use this database; and it stays
-    recorded through any crash.
+    Guarantee: whatever `charge` has acknowledged, less what `settle` has lowered, taken together
+    is admitted by the stored filter, over all threads, processes and restarts that use this
+    database; and it stays recorded through any crash. Until a reservation is settled, and where
+    it never is, it counts in full.
     """
 
     def __init__(
@@ -180,6 +191,8 @@ class Ledger:
         }
         for name, text in facts.items():
             check_text(name, text)
+        if events_json.startswith(SETTLES):
+            raise ValueError("a charge is no settlement; Ledger.settle writes those")
         with self._store.alone() as session:
             with session.transaction() as cursor:
                 row = self._decide(cursor, loss, quota, facts)
@@ -212,6 +225,30 @@ class Ledger:
             ):
                 raise Broken
             del session.receipts[receipt.seq]
+            session.reservations[receipt.seq] = receipt
+
+    def settle(self, receipt: Receipt, level: int) -> PrivacyLoss:
+        """Lower a reservation to the level that was revealed (0: the coarsest); return its cost.
+
+        Call it before the answer leaves, with the level the answer stopped at. Raises Broken for
+        a receipt that is not redeemed, not from here, settled before or no reservation, and
+        LedgerError when the database fails: then it is settled or counts in full, and
+        the answer may leave either way.
+
+        Guarantee: rail A gets the price of that level, computed from the events that were
+        charged, in one transaction under the database's write lock; rail B keeps the reserve. It
+        happens at most once for each charge, and never raises a sum.
+        """
+        with self._store.alone() as session:
+            if session.reservations.get(receipt.seq) is not receipt:
+                raise Broken
+            with session.transaction() as cursor:
+                row, loss = self._settled(cursor, receipt, level)
+                self._sql.insert.run(cursor, row)
+            del session.reservations[receipt.seq]
+            self._seen = (row["seq"], row["hash"])
+            self._tell_witness(*self._seen)
+        return loss
 
     def spent(self, analyst: str | None = None) -> PrivacyLoss:
         """Return what was spent by everybody, or by one analyst."""
@@ -228,15 +265,24 @@ class Ledger:
         return _under_quota(left, self.spent(analyst), quota)
 
     def history(self, limit: int | None = None, analyst: str | None = None) -> tuple[Charge, ...]:
-        """Return the newest `limit` charges (all by default), oldest first."""
+        """Return the newest `limit` charges (all by default), oldest first, as settled by now."""
         if limit is not None and not limit >= 0:
             raise ValueError(f"limit must be 0 or more, got {limit!r}")
         most = 2**62 if limit is None else limit
         if analyst is None:
             rows = self._rows(self._sql.newest, {"most": most})
         else:
-            rows = self._rows(self._sql.newest_of, {"most": most, "analyst": analyst})
-        return tuple(charge_of(row) for row in reversed(rows))
+            rows = self._rows(self._sql.charges_of, {"most": most, "analyst": analyst})
+        charges = tuple(charge_of(row) for row in reversed(rows))
+        if not any(is_reservation(charge.events_json) for charge in charges):
+            return charges
+        settled: dict[int, PrivacyLoss] = {}
+        for row in self._rows(self._sql.settlements, {"after": charges[0].seq}):
+            found = charge_of(row)
+            settlement = read_settlement(found.events_json)
+            if settlement is not None:
+                settled[settlement.seq] = found.loss
+        return tuple(replace(charge, settled=settled.get(charge.seq)) for charge in charges)
 
     def head(self) -> tuple[int, str]:
         """Return the number and the hash of the newest charge; (0, genesis) before the first."""
@@ -305,18 +351,41 @@ class Ledger:
         if quota is not None and not own_total.exact_epsilon <= quota:
             left = _under_quota(self._left(spent), own, quota)
             raise OverBudget(loss, left, f"analyst {facts['analyst']}")
-        row: dict[str, Any] = {
-            "seq": seq + 1,
-            "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "sql_hash": sha256(facts["sql"]),
-            "previous_hash": previous_hash,
-            **facts,
-            **amount_texts("", loss),
-            **amount_texts("total_", total),
-            **amount_texts("analyst_", own_total),
-        }
-        row["hash"] = charge_hash(tuple(row[name] for name in COLUMNS[:-1]))
-        return row
+        return _row((seq, previous_hash), facts, loss, total, own_total)
+
+    def _settled(
+        self, cursor: DBAPICursor, receipt: Receipt, level: int
+    ) -> tuple[dict[str, Any], PrivacyLoss]:
+        """Return the row that settles a reservation, and its loss; runs under the write lock.
+
+        Guarantee: what is lowered is the reservation as it stands in the ledger, with its own
+        hash, and no row after it has settled it.
+        """
+        if not self._store.is_sqlite:
+            self._sql.lock.rows(cursor, {})
+        rows = self._sound(self._sql.row.rows(cursor, {"seq": receipt.seq}))
+        if not rows:
+            raise self._behind(f"charge {receipt.seq} was in it and now is not")
+        charge = charge_of(rows[0])
+        head, mine = self._newest_two(cursor, charge.analyst)
+        newest = self._head_of(head)
+        self._recall(cursor, newest)
+        self._ask_witness(cursor)
+        later = self._sound(self._sql.settlements.rows(cursor, {"after": charge.seq}))
+        settled = [read_settlement(charge_of(row).events_json) for row in later]
+        if any(found is None or found.seq == charge.seq for found in settled):
+            raise Broken
+        if not is_reservation(charge.events_json):
+            raise Broken
+        try:
+            loss = settled_loss(charge.loss, charge.events_json, level, self._filter.order)
+        except ValueError:
+            raise Broken from None
+        facts = {name: getattr(charge, name) for name in REPEATED}
+        facts["events_json"] = Settlement(charge.seq, level).to_json()
+        total = lowered(total_of(head), charge.loss, loss)
+        own_total = lowered(analyst_total_of(mine), charge.loss, loss)
+        return _row(newest, facts, loss, total, own_total), loss
 
     def _left(self, spent: PrivacyLoss) -> PrivacyLoss:
         """Return what the open rails have left; a closed rail has nothing, whatever its sums."""
@@ -422,6 +491,25 @@ class Ledger:
         """Append the head to the witness, after the commit: the witness is never early."""
         if self._witness is not None:
             self._witness.tell(seq, digest)
+
+
+def _row(
+    newest: tuple[int, str], facts: Mapping[str, str], loss: PrivacyLoss, total: PrivacyLoss,
+    own_total: PrivacyLoss,
+) -> dict[str, Any]:
+    """Return the row after the newest one, with its hash."""
+    row: dict[str, Any] = {
+        "seq": newest[0] + 1,
+        "time": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "sql_hash": sha256(facts["sql"]),
+        "previous_hash": newest[1],
+        **facts,
+        **amount_texts("", loss),
+        **amount_texts("total_", total),
+        **amount_texts("analyst_", own_total),
+    }
+    row["hash"] = charge_hash(tuple(row[name] for name in COLUMNS[:-1]))
+    return row
 
 
 def _under_quota(left: PrivacyLoss, own: PrivacyLoss, quota: Decimal) -> PrivacyLoss:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from engine.ledger_rows import AMOUNTS, charge_of, has_its_hash, sha256
+from engine.ledger_rows import AMOUNTS, Charge, charge_of, has_its_hash, sha256
+from engine.ledger_settling import (
+    REPEATED,
+    Settlement,
+    is_reservation,
+    lowered,
+    read_settlement,
+    settled_loss,
+)
 from mechanisms.filter import Filter
 from mechanisms.loss import DELTA_PLACES, PrivacyLoss
 
@@ -69,7 +77,11 @@ def check_text(name: str, text: str) -> None:
 
 
 class Replay:
-    """Recomputes a ledger from its facts alone, row by row."""
+    """Recomputes a ledger from its facts alone, row by row.
+
+    Guarantee: a settlement passes only if it names a reservation before it that was not settled
+    yet, repeats its facts, and lowers rail A to the price of one of that reservation's own levels.
+    """
 
     def __init__(self, rule: Filter, genesis: str) -> None:
         self.seq = 0
@@ -77,6 +89,7 @@ class Replay:
         self._filter = rule
         self._total = PrivacyLoss.zero()
         self._own: dict[str, PrivacyLoss] = {}
+        self._reserved: dict[int, Charge] = {}
 
     def problem(self, row: tuple[Any, ...]) -> str | None:
         """Return what is wrong with the next row, or None after adding it."""
@@ -87,18 +100,48 @@ class Replay:
         try:
             charge = charge_of(row)
             check_loss(charge.loss)
+            settlement = read_settlement(charge.events_json)
         except (ValueError, ArithmeticError) as error:
             return f"has no valid loss: {error}"
         if charge.previous_hash != self.hash:
             return "does not continue the chain of hashes"
         if charge.sql_hash != sha256(charge.sql):
             return "has the hash of another SQL text"
-        own = self._own.get(charge.analyst, PrivacyLoss.zero()) + charge.loss
-        total = self._total + charge.loss
+        own, total = self._own.get(charge.analyst, PrivacyLoss.zero()), self._total
+        if settlement is not None:
+            reserved = self._reserved.get(settlement.seq)
+            if reserved is None:
+                return f"settles charge {settlement.seq}, which is no open reservation"
+            problem = self._wrong(settlement, reserved, charge)
+            if problem is not None:
+                return problem
+            own = lowered(own, reserved.loss, charge.loss)
+            total = lowered(total, reserved.loss, charge.loss)
+        else:
+            own, total = own + charge.loss, total + charge.loss
         if (charge.total, charge.analyst_total) != (total, own):
             return "has sums that are not the sums of the losses"
-        if not self._filter.admits(self._total, charge.loss):
+        if settlement is None and not self._filter.admits(self._total, charge.loss):
             return "is more than the budget allows"
+        if settlement is not None:
+            del self._reserved[settlement.seq]
+        elif is_reservation(charge.events_json):
+            self._reserved[charge.seq] = charge
         self.seq, self.hash, self._total = charge.seq, charge.hash, total
         self._own[charge.analyst] = own
+        return None
+
+    def _wrong(self, settlement: Settlement, reserved: Charge, charge: Charge) -> str | None:
+        """Return what is wrong between a settlement and its reservation."""
+        for name in REPEATED:
+            if getattr(charge, name) != getattr(reserved, name):
+                return f"settles charge {settlement.seq} with another {name}"
+        try:
+            loss = settled_loss(
+                reserved.loss, reserved.events_json, settlement.level, self._filter.order
+            )
+        except ValueError as error:
+            return f"settles charge {settlement.seq} wrongly: {error}"
+        if charge.loss != loss:
+            return f"settles charge {settlement.seq} at another loss than its level's"
         return None

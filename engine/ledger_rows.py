@@ -42,7 +42,10 @@ _LOSS, _TOTAL, _OWN = (COLUMNS.index(f"{of}epsilon") for of in ("", "total_", "a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One row of the ledger: what was paid for, by whom, and the sums after it."""
+    """One row of the ledger: what was paid for, by whom, and the sums after it.
+
+    `settled` is what a reservation came to cost when it ended at a coarser level than reserved.
+    """
 
     seq: int
     time: str
@@ -58,11 +61,12 @@ class Charge:
     analyst_total: PrivacyLoss
     previous_hash: str
     hash: str
+    settled: PrivacyLoss | None = None
 
     @property
     def cost(self) -> PrivacyLoss:
-        """What was charged."""
-        return self.loss
+        """What it costs by now: as charged, or as settled."""
+        return self.loss if self.settled is None else self.settled
 
 
 def charge_of(row: tuple[Any, ...]) -> Charge:

@@ -202,7 +202,7 @@ class Store:
 class Session:
     """One process's connection, with the lock that its threads share."""
 
-    __slots__ = ("connection", "file", "is_sqlite", "lock", "receipts")
+    __slots__ = ("connection", "file", "is_sqlite", "lock", "receipts", "reservations")
 
     def __init__(self, connection: DBAPIConnection, *, is_sqlite: bool) -> None:
         self.connection = connection
@@ -211,6 +211,8 @@ class Session:
         self.lock = threading.RLock()
         # Receipts not yet redeemed. Weak: one that its owner dropped can no longer be redeemed.
         self.receipts: WeakValueDictionary[int, object] = WeakValueDictionary()
+        # Those redeemed that may still be settled.
+        self.reservations: WeakValueDictionary[int, object] = WeakValueDictionary()
 
     def prepare(self, *, durable: bool) -> None:
         """Make commits durable: an acknowledged commit survives a power cut if `durable`."""

@@ -25,6 +25,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from engine.ledger_rows import TEXTS
+from engine.ledger_settling import SETTLES
 from engine.ledger_store import Statement, Store
 
 __all__ = ["Statements", "answers_table", "charges_table", "ledger_table", "make_tables"]
@@ -92,13 +93,17 @@ class Statements:
         upwards = select(charges_table).order_by(charges.seq)
         downwards = select(charges_table).order_by(charges.seq.desc())
         of_analyst = downwards.where(charges.analyst == bindparam("analyst"))
+        settles = charges.events_json.startswith(SETTLES, autoescape=True)
         ways = {
             "identity": select(ledger_table),
             "lock": select(ledger_table.c.id).with_for_update(),
             "newest_two": downwards.where(or_(charges.seq == newest, charges.seq == newest_mine)),
             "head": downwards.limit(1),
-            "newest": downwards.limit(most),
+            "newest": downwards.where(~settles).limit(most),
             "newest_of": of_analyst.limit(most),
+            "charges_of": of_analyst.where(~settles).limit(most),
+            "settlements": upwards.where(charges.seq > bindparam("after")).where(settles),
+            "row": select(charges_table).where(charges.seq == bindparam("seq")),
             "after": upwards.where(charges.seq > bindparam("after")).limit(most),
             "at": select(charges.hash).where(charges.seq == bindparam("seq")),
         }
@@ -109,6 +114,9 @@ class Statements:
         )
         self.head, self.newest, self.newest_of = (
             compiled[name] for name in ("head", "newest", "newest_of")
+        )
+        self.charges_of, self.settlements, self.row = (
+            compiled[name] for name in ("charges_of", "settlements", "row")
         )
         self.insert = Statement(insert(charges_table), dialect)
         self.insert_identity = Statement(insert(ledger_table), dialect)

@@ -19,6 +19,7 @@ from planner.functions import NotEnumerable, evaluate
 from planner.functions.calendar import SQL_TYPES
 from planner.relation import Release
 from planner.uncertainty import (
+    CONFIDENCE,
     Interval,
     confidence_of,
     derived_columns,
@@ -59,7 +60,7 @@ class ReleasedTable:
 
 def postprocess(
     rows: Rows, releases: tuple[Release, ...], tables: tuple[ReleasedTable, ...], desk: Desk,
-    database: DuckDBPyConnection, given: GivenValues,
+    database: DuckDBPyConnection, given: GivenValues, confidence: float = CONFIDENCE,
 ) -> Table:
     """Run the user's SQL above the releases, and work out the interval of every noisy cell.
 
@@ -85,7 +86,7 @@ def postprocess(
     answer = desk.run(loaded, outer_statement(relation, wanted, given))
     types = tuple(expression.domain.type for _, expression in outputs)
     count = len(outputs)
-    noises = [_noises(measures, tables, totals) for measures in noisy]
+    noises = [_noises(measures, tables, totals, confidence) for measures in noisy]
     intervals = []
     for row in answer.rows:
         values: dict[Expression, Value | None] = dict(zip(hidden, row[count:], strict=True))
@@ -123,11 +124,12 @@ class _Noise:
 
 
 def _noises(
-    measures: tuple[Column, ...], tables: tuple[ReleasedTable, ...], totals: Mapping[int, int]
+    measures: tuple[Column, ...], tables: tuple[ReleasedTable, ...], totals: Mapping[int, int],
+    together: float,
 ) -> tuple[_Noise, ...]:
     """Return the error of each measure, at the confidence that holds for all together."""
     by_source = {table.source: table for table in tables}
-    confidence = confidence_of(max(len(measures), 1))
+    confidence = confidence_of(max(len(measures), 1), together)
     found = []
     for column in measures:
         if ends_of(column):

@@ -26,6 +26,7 @@ from planner.narrowing import Key
 from planner.plan import Plan
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease, adapted
 from planner.relation import Release, walk_relations
+from planner.uncertainty import CONFIDENCE
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -186,7 +187,7 @@ def given_values(bound: Bound, plan: NoisePlan, known: Known, public: Public) ->
 
 def finish(
     rows: Rows, bound: Bound, plan: NoisePlan, known: Known, public: Public,
-    given: GivenValues,
+    given: GivenValues, confidence: float = CONFIDENCE,
 ) -> Table | None:
     """Post-process the releases below some rows, or return None where one is not known yet."""
     below = {n.source for n in walk_relations(rows.relation) if isinstance(n, Release)}
@@ -202,7 +203,8 @@ def finish(
         )
         for r in releases
     )
-    return postprocess(rows, bound.releases, tables, public.desk, public.database, given)
+    return postprocess(rows, bound.releases, tables, public.desk, public.database, given,
+                       confidence)
 
 
 def _for_each_key(cut: Ends, keys: int) -> Ends:
@@ -215,6 +217,11 @@ def keys_of(release: PricedRelease, known: Known) -> tuple[Key, ...]:
     if release.bounded.keys is not None or release.selection is None:
         return release.bounded.keys or ()
     return known[release.selection.key].keys
+
+
+def names_of(plan: NoisePlan) -> tuple[str, ...]:
+    """Return the keys of all columns of a plan."""
+    return tuple(column.key for release in plan.releases for column in _columns(release))
 
 
 def _columns(release: PricedRelease) -> tuple[Priced, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine.postprocess import Cell, Table
 from mechanisms.loss import PrivacyLoss
 from planner.plan import Plan
+from planner.target import Outcome
 from planner.uncertainty import Interval
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Result:
 
     `rows` are plain tuples of unrounded values; `intervals` has, for each row and column, the
     (low, high) of a noisy number at 95 % or None. `cost` is what this answer was charged:
-    nothing when it was `cached`. `is_private` is False for insecure testing only.
+    nothing when it was `cached`, and what its level costs when it had an accuracy `target`, of
+    which `target` says what came. `is_private` is False for insecure testing only.
     """
 
     table: Table = field(repr=False)
@@ -30,6 +32,7 @@ class Result:
     cached: bool
     plan: Plan = field(repr=False)
     is_private: bool = True
+    target: Outcome | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:

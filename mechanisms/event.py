@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Final
 
 from mechanisms.gaussian import check_delta, rho
+from mechanisms.gradual import scales_of
 from mechanisms.laplace import check_l1, check_scale
 
 VERSION: Final = 1
@@ -89,7 +90,26 @@ class ExponentialEvent:
             raise ValueError(f"epsilon must be positive, got {self.epsilon!r}")
 
 
-Event = LaplaceEvent | GaussianEvent | ThresholdEvent | PureEvent | ExponentialEvent
+@dataclass(frozen=True, slots=True)
+class GradualEvent:
+    """Discrete Laplace noise on one vector, revealed from coarse to fine (mechanisms/gradual.py).
+
+    Of its `levels` the finest has `scale`; the others are `gradual.scales_of`. It costs the finest
+    until the charge is settled at the level that was revealed.
+    """
+
+    l1: int
+    scale: float
+    levels: int
+
+    def __post_init__(self) -> None:
+        check_l1(self.l1)
+        scales_of(self.scale, self.levels)
+
+
+Event = (
+    LaplaceEvent | GaussianEvent | ThresholdEvent | PureEvent | ExponentialEvent | GradualEvent
+)
 
 
 def to_json(events: tuple[Event, ...]) -> str:
@@ -130,6 +150,8 @@ def _written(event: Event) -> dict[str, Json]:
             return {"kind": "pure", "epsilon": str(epsilon)}
         case ExponentialEvent(epsilon):
             return {"kind": "exponential", "epsilon": str(epsilon)}
+        case GradualEvent(l1, scale, levels):
+            return {"kind": "gradual", "l1": l1, "scale": scale.hex(), "levels": levels}
     raise ValueError(f"not a privacy event: {event!r}")
 
 
@@ -140,6 +162,9 @@ _READERS: Final[Mapping[str, Callable[[_Fields], Event]]] = {
     "threshold": lambda f: ThresholdEvent(read_fraction(f["delta"])),
     "pure": lambda f: PureEvent(read_fraction(f["epsilon"])),
     "exponential": lambda f: ExponentialEvent(read_fraction(f["epsilon"])),
+    "gradual": lambda f: GradualEvent(
+        _integer(f["l1"]), _float(f["scale"]), _integer(f["levels"])
+    ),
 }
 
 

@@ -10,10 +10,12 @@ from mechanisms.event import (
     Event,
     ExponentialEvent,
     GaussianEvent,
+    GradualEvent,
     LaplaceEvent,
     PureEvent,
     ThresholdEvent,
 )
+from mechanisms.gradual import scales_of
 from mechanisms.loss import PrivacyLoss
 
 _ZERO = Fraction(0)
@@ -68,4 +70,30 @@ def price(event: Event, order: Fraction) -> ExactPrice:
             pure = laplace.pure_rdp(epsilon, order)
             bounded_range = order * epsilon * epsilon / 8
             return ExactPrice(epsilon, _ZERO, min(pure, bounded_range), _ZERO)
+        case GradualEvent(l1, scale, _):
+            return price(LaplaceEvent(l1, scale), order)  # coarser levels follow from the finest
     raise ValueError(f"not a privacy event: {event!r}")
+
+
+def levels_of(events: tuple[Event, ...]) -> int:
+    """Return how many levels these events may be settled at; 0 where nothing is gradual."""
+    found = {event.levels for event in events if isinstance(event, GradualEvent)}
+    if len(found) > 1:
+        raise ValueError(f"the levels of one charge must be equally many, got {sorted(found)}")
+    return found.pop() if found else 0
+
+
+def revealed(events: tuple[Event, ...], level: int) -> tuple[Event, ...]:
+    """Return what was released when the levels up to `level` (0: the coarsest) were seen.
+
+    Guarantee: what is seen up to a level is a post-processing of that level (gradual.sample), so
+    for every output that ends there the probabilities on neighbours differ by at most
+    exp(epsilon of these events). Which level it was is a part of the output.
+    """
+    if not (type(level) is int and 0 <= level < levels_of(events)):
+        raise ValueError(f"no level {level!r}; there are {levels_of(events)}")
+    return tuple(
+        LaplaceEvent(event.l1, scales_of(event.scale, event.levels)[level])
+        if isinstance(event, GradualEvent) else event
+        for event in events
+    )

@@ -11,6 +11,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from planner.refusal import Position, Refused
+from planner.target_text import target_clause
 
 TEXT_MAX = 100_000  # characters; a longer question is a mistake or an attack
 DIALECTS = frozenset({
@@ -28,7 +29,8 @@ logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
 class Parsed:
     """The user's text and its tree, which later stages only read.
 
-    `options` are those of a SELECT WITH DIFFERENTIAL_PRIVACY clause: epsilon, delta, rows.
+    `options` are those of a SELECT WITH DIFFERENTIAL_PRIVACY clause (epsilon, delta, rows) and of
+    WITH ERROR at the end (error, confidence, error_for).
     """
 
     sql: str
@@ -54,6 +56,8 @@ def parse(sql: str, dialect: str = "duckdb") -> Parsed:
     written = sql
     try:
         sql, options = _private_clause(sql)
+        sql, aimed = target_clause(sql, dialect)
+        options = (*options, *aimed)
         if dialect != "duckdb":
             sql = _translated(sql, dialect)
         statements = [s for s in sqlglot.parse(sql, dialect="duckdb") if s is not None]

@@ -26,6 +26,7 @@ from planner.relation import (
     Window,
     walk_relations,
 )
+from planner.target_cost import TargetPlan
 from planner.uncertainty import CONFIDENCE, confidence_of, totals_of
 
 TYPICAL_ROWS = 1_000
@@ -70,6 +71,7 @@ class Plan:
     road: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()
     adapts: bool = False
+    target: TargetPlan | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return the plan as plain values, ready for JSON."""
@@ -86,6 +88,7 @@ class Plan:
             "kept": self.kept,
             "sql": list(self.statements),
             "outer_sql": self.outer_statement,
+            **({} if self.target is None else {"target": self.target.to_dict()}),
         }
 
     @property
@@ -288,6 +291,7 @@ def _lines(plan: Plan) -> list[str]:
         lines.append("  bounds         chosen from the pilot's answer; the noise above is that of "
                      "the declared ones, the most there can be")
     lines.extend(f"  chosen         {word}" for word in plan.chosen)
+    lines.extend([] if plan.target is None else plan.target.lines())
     lines.append(f"  price          {plan.full_cost}")
     if plan.kept:
         lines.append("  to pay now     nothing: answered before, the same answer is given again")

@@ -145,13 +145,13 @@ class NoisePlan:
 
 def price(
     bounded: tuple[BoundedRelease, ...], epsilon: Fraction, delta: Fraction, order: Fraction,
-    pilots: Mapping[int, Pilot] = NO_PILOTS,
+    *, laplace_only: bool = False, pilots: Mapping[int, Pilot] = NO_PILOTS,
 ) -> NoisePlan:
     """Choose mechanisms and scales for a question's releases and add up the loss.
 
     The epsilon is shared evenly among noised columns. Laplace and Gaussian noise are both
-    worked out; the one with the smaller error over all columns is taken. A release with a pilot
-    (by its source) leaves a share of the epsilon to it.
+    worked out; the one with the smaller error over all columns is taken, or Laplace alone. A
+    release with a pilot (by its source) leaves a share of the epsilon to it.
 
     Guarantee: releasing every column with its noise, and the keys whose noisy count of units
     reaches the threshold, costs at most `loss` on either rail; the sum of epsilons never exceeds
@@ -171,7 +171,8 @@ def price(
     first = pilot_share(tuple(pilots.values()))
     budget = Terms(epsilon * (1 - first), max(len(wanted), 1),
                    delta / 2 if selections else delta, tail)
-    budget = replace(budget, mechanism=_better([m for _, _, m in wanted], budget))
+    if not laplace_only:
+        budget = replace(budget, mechanism=_better([m for _, _, m in wanted], budget))
     asked_first = _price_pilots(pilots, epsilon * first)
     releases = tuple(
         entry for r in bounded for entry in (

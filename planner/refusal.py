@@ -169,6 +169,10 @@ RULES: tuple[Rule, ...] = (
     Rule("grouping-sets", "Totals of several sets of groups are sums of the finest groups.",
          "SELECT department, COUNT(DISTINCT patient_id) FROM visits GROUP BY ROLLUP (department)",
          "SELECT department, COUNT(*), AVG(cost) FROM visits GROUP BY ROLLUP (department)"),
+    Rule("error-target", "An accuracy target is a number or a percentage, for numbers whose error "
+         "is followed.",
+         "SELECT COUNT(*) FROM visits WITH ERROR small",
+         "SELECT COUNT(*) FROM visits WITH ERROR 5%"),
 )
 
 # Rules about the call rather than the text.

@@ -27,9 +27,9 @@ RISING = frozenset({"floor", "ceil", "trunc", "round", "sqrt", "ln", "log10", "l
                     "least", "greatest", "clamp", "coalesce"})
 
 
-def confidence_of(together: int) -> float:
+def confidence_of(together: int, confidence: float = CONFIDENCE) -> float:
     """Return the confidence of one half-width so that `together` of them hold with 95 %."""
-    return 1 - (1 - CONFIDENCE) / together
+    return 1 - (1 - confidence) / together
 
 
 def noisy_columns(expression: Expression, relation: Relation) -> tuple[Column, ...]:

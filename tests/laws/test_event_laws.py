@@ -12,11 +12,13 @@ from typing import get_args
 import pytest
 from dp_accounting.pld import privacy_loss_distribution as pld
 
+from mechanisms import gradual
 from mechanisms.conversion import epsilon_at
 from mechanisms.event import (
     Event,
     ExponentialEvent,
     GaussianEvent,
+    GradualEvent,
     LaplaceEvent,
     PureEvent,
     ThresholdEvent,
@@ -24,7 +26,7 @@ from mechanisms.event import (
     to_json,
 )
 from mechanisms.loss import PrivacyLoss
-from mechanisms.pricing import loss_of, price
+from mechanisms.pricing import levels_of, loss_of, price, revealed
 
 ORDER = Fraction(22)
 EVENTS: list[Event] = [
@@ -38,6 +40,8 @@ EVENTS: list[Event] = [
     PureEvent(Fraction(1, 3)),
     ExponentialEvent(Fraction(1, 10)),
     ExponentialEvent(Fraction(5)),
+    GradualEvent(1, 10.0, 41),
+    GradualEvent(3 * 2**20, 2.0**24 / 3, 1),
 ]
 each_event = pytest.mark.parametrize("event", EVENTS, ids=str)
 # The texts that ledgers hold: entries are added here, never changed.
@@ -47,6 +51,9 @@ KEPT = {
     '{"delta":"1/1000000000","kind":"threshold"}': ThresholdEvent(Fraction(1, 10**9)),
     '{"epsilon":"1/10","kind":"pure"}': PureEvent(Fraction(1, 10)),
     '{"epsilon":"5","kind":"exponential"}': ExponentialEvent(Fraction(5)),
+    '{"kind":"gradual","l1":1,"levels":41,"scale":"0x1.4000000000000p+3"}': GradualEvent(
+        1, 10.0, 41
+    ),
 }
 
 
@@ -107,6 +114,9 @@ def test_more_sensitivity_or_less_noise_never_costs_less(event: Event, factor: i
     match event:
         case LaplaceEvent(l1, scale):
             worse = [LaplaceEvent(factor * l1, scale), LaplaceEvent(l1, scale / factor)]
+        case GradualEvent(l1, scale, levels):
+            worse = [GradualEvent(factor * l1, scale, levels),
+                     GradualEvent(l1, scale / factor, levels)]
         case GaussianEvent(parts, delta):
             larger = tuple((factor * l2, sigma) for l2, sigma in parts)
             quieter = tuple((l2, sigma / factor) for l2, sigma in parts)
@@ -122,6 +132,30 @@ def test_more_sensitivity_or_less_noise_never_costs_less(event: Event, factor: i
         assert after.delta >= before.delta
         assert after.rdp >= before.rdp
         assert dataclasses.astuple(after) != dataclasses.astuple(before)
+
+
+@pytest.mark.parametrize("level", range(41))
+def test_a_level_costs_what_its_noise_costs_and_the_finest_what_was_reserved(level: int) -> None:
+    events = (GradualEvent(2, 10.0, 41), ThresholdEvent(Fraction(1, 10**9)))
+    scale = gradual.scales_of(10.0, 41)[level]
+    assert revealed(events, level) == (LaplaceEvent(2, scale), events[1])
+    assert loss_of(revealed(events, 40), ORDER) == loss_of(events, ORDER)
+    coarser = loss_of(revealed(events, max(level - 1, 0)), ORDER)
+    assert coarser.exact_epsilon <= loss_of(revealed(events, level), ORDER).exact_epsilon
+
+
+@pytest.mark.parametrize("level", [-1, 41, 1.0, True, None, "1"])
+def test_a_level_that_is_none_is_refused(level: int) -> None:
+    with pytest.raises(ValueError, match="no level"):
+        revealed((GradualEvent(2, 10.0, 41),), level)
+
+
+def test_nothing_is_revealed_of_what_is_not_gradual() -> None:
+    assert levels_of(tuple(e for e in EVENTS if not isinstance(e, GradualEvent))) == 0
+    with pytest.raises(ValueError, match="no level"):
+        revealed((LaplaceEvent(1, 10.0),), 0)
+    with pytest.raises(ValueError, match="equally many"):
+        levels_of((GradualEvent(1, 10.0, 41), GradualEvent(1, 10.0, 40)))
 
 
 def test_rescaling_the_grid_changes_no_price() -> None:
