@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mechanisms import gaussian, laplace
+from mechanisms import gaussian, laplace, sampled
 from mechanisms.event import (
     Event,
     ExponentialEvent,
     GaussianEvent,
     LaplaceEvent,
     PureEvent,
+    SampledGaussianEvent,
     ThresholdEvent,
 )
 from mechanisms.loss import PrivacyLoss
@@ -68,4 +69,9 @@ def price(event: Event, order: Fraction) -> ExactPrice:
             pure = laplace.pure_rdp(epsilon, order)
             bounded_range = order * epsilon * epsilon / 8
             return ExactPrice(epsilon, _ZERO, min(pure, bounded_range), _ZERO)
+        case SampledGaussianEvent(branches, delta):
+            # A unit is in one branch only, by a coin: the dearer branch bounds the mixture.
+            epsilon = max(sampled.epsilon_for(branch, delta) for branch in branches)
+            rdp = max(sampled.rdp(branch, order) for branch in branches)
+            return ExactPrice(epsilon, delta, rdp, delta)
     raise ValueError(f"not a privacy event: {event!r}")
