@@ -30,7 +30,9 @@ START = 0  # the place of the run's randomness that the parameters start from
 class Network(Protocol):
     """What the loop needs of a model family."""
 
-    encoding: Encoding
+    @property
+    def encoding(self) -> Encoding:
+        """How rows become its inputs."""
 
     @property
     def size(self) -> int:

@@ -20,7 +20,10 @@ from models.encoding import Doubles, Encoding, Task
 from models.linear import sigmoid
 from models.table import Places, Table
 
-BINS = 20
+# Log-odds from -4.5 to 4.5 in steps of 0.3, and beyond: rare outcomes have small probabilities.
+EDGES = np.linspace(-4.5, 4.5, 31)
+BINS = len(EDGES) + 1
+CENTRES = sigmoid(np.concatenate(([-5.0], (EDGES[1:] + EDGES[:-1]) / 2, [5.0])))
 ERROR_BINS = 40
 REPEATS = 200
 CONFIDENCE = 0.95
@@ -43,7 +46,7 @@ class Metric:
 class Evaluation:
     """Noisy counts of held-out patients, [rows, bins], and the metrics they give.
 
-    Binary: rows are the label 0 and 1, bins are probabilities in equal steps. Classes: rows are
+    Binary: rows are the label 0 and 1, bins are log-odds in equal steps. Classes: rows are
     labels, columns predictions. Real: one row, bins of the error from -2 to 2 scaled units.
     """
 
@@ -114,8 +117,7 @@ def _shape(encoding: Encoding) -> tuple[int, int]:
 def _cells(encoding: Encoding, scores: Doubles, targets: Any) -> tuple[Places, Places]:
     safe = np.nan_to_num(scores)
     if encoding.task is Task.BINARY:
-        place = (sigmoid(safe[:, 0]) * BINS).astype(np.int64)
-        return targets.astype(np.int64), np.clip(place, 0, BINS - 1)
+        return targets.astype(np.int64), np.searchsorted(EDGES, safe[:, 0], side="right")
     if encoding.task is Task.CLASSES:
         return targets.astype(np.int64), np.argmax(safe, axis=1)
     error = np.clip(safe[:, 0], -1, 1) - targets
@@ -189,7 +191,6 @@ def _binary_accuracy(counts: Doubles) -> float:
 
 def _calibration(counts: Doubles) -> float:
     """Return the mean gap of predicted and observed share, weighted by patients."""
-    middle = (np.arange(BINS) + 0.5) / BINS
     total = counts.sum(axis=0)
-    gaps = np.abs(counts[1] - middle * total)
+    gaps = np.abs(counts[1] - CENTRES * total)
     return _ratio(float(gaps[total >= 1].sum()), float(total.sum()))

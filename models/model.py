@@ -1,4 +1,4 @@
-"""A trained model: public parameters and the facts of its run in; predictions, files, a card out."""
+"""A trained model: public parameters and facts of its run in; predictions, files, a card out."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ class Settings:
     """How to train; None means the family's default. All of it is public and chosen beforehand.
 
     `batch` is the expected number of patients in a step (None: all of them, where the family
-    or the table is small); `holdout` the share of patients kept for the metrics; `clip` None
-    normalises each patient's gradient, a number clips at that norm; `learning_rate`, `momentum`
-    and `decay` (weight decay) act after the noise.
+    or the table is small); `holdout` the share of patients kept for the metrics; `clip` the norm
+    at which a patient's gradient is clipped (None: the family's way, models/clipping.py);
+    `learning_rate` and `decay` (weight decay) act after the noise; `hidden` are layers of "mlp".
     """
 
     steps: int | None = None
@@ -68,6 +68,7 @@ class Defaults:
     decay: float
     always_full: bool = False
     batch: int = 512
+    clip: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ class RunPlan:
     steps: int
     learning_rate: float
     decay: float
+    clip: Clip
     multiplier: float
     held_multiplier: float | None
     parameters: int
@@ -98,11 +100,6 @@ class RunPlan:
     def expected(self) -> float:
         """The expected number of patients in a step, from public numbers only."""
         return max(1.0, self.rate * self.units * (1 - self.settings.holdout))
-
-    @property
-    def clip(self) -> Clip:
-        """How a patient's gradient is bounded."""
-        return Clip(self.settings.clip)
 
     @property
     def signal(self) -> float:
@@ -117,7 +114,7 @@ class RunPlan:
         """Return all of it as plain values: what is hashed, kept and shown."""
         return {
             "family": self.family, "units": self.units, "rate": self.rate, "steps": self.steps,
-            "learning_rate": self.learning_rate, "decay": self.decay,
+            "learning_rate": self.learning_rate, "decay": self.decay, "clip": self.clip.norm,
             "multiplier": self.multiplier, "held_multiplier": self.held_multiplier,
             "parameters": self.parameters, "settings": asdict(self.settings),
             "encoding": self.encoding.to_dict(),
@@ -162,7 +159,8 @@ def plan_run(
     try:
         multiplier = multiplier_for(lambda z: ((rate, z, steps),), epsilon, delta)
         training: tuple[Phase, ...] = ((rate, multiplier, steps),)
-        branches, held = (training,), None
+        branches: tuple[tuple[Phase, ...], ...] = (training,)
+        held = None
         if settings.holdout > 0:
             held = multiplier_for(lambda z: ((1.0, z, 1),), epsilon, delta)
             held = max(held, math.sqrt(float(order / (2 * rdp_of(training, order)))) * (1 + 1e-9))
@@ -175,6 +173,7 @@ def plan_run(
         family=family, encoding=encoding, settings=settings, units=units, rate=rate, steps=steps,
         learning_rate=settings.learning_rate or defaults.learning_rate,
         decay=defaults.decay if settings.decay is None else settings.decay,
+        clip=Clip(settings.clip if settings.clip is not None else defaults.clip),
         multiplier=multiplier, held_multiplier=held, parameters=parameters, event=event,
         cost=loss_of((event,), order),
     )
