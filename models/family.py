@@ -48,7 +48,7 @@ def family_of(name: str, encoding: Encoding, settings: Settings) -> Family:
 
 
 NAMES = ("cnn", "linear", "logistic", "mlp")
-MLP = Defaults(steps=300, learning_rate=0.01, decay=0.0, batch=1024)
+MLP = Defaults(steps=300, learning_rate=0.02, decay=0.0, batch=1024)
 CNN = Defaults(steps=300, learning_rate=0.005, decay=0.0, batch=1024)
 CLIP_SHARE = 0.6
 

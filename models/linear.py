@@ -33,7 +33,9 @@ class LinearModel:
         """Return the parameters before the first step."""
         return np.zeros(self.size)
 
-    def scores(self, parameters: Vector, inputs: Floats | Doubles, pixels: object = None) -> Doubles:
+    def scores(
+        self, parameters: Vector, inputs: Floats | Doubles, pixels: object = None
+    ) -> Doubles:
         """Return the outputs for rows: [rows, outputs]."""
         weights = parameters.reshape(self.encoding.width + 1, self.encoding.outputs)
         found: Doubles = inputs @ weights[:-1] + weights[-1]

@@ -40,7 +40,7 @@ class Table:
         sizes = self.starts[units + 1] - first
         begins = np.zeros(len(units) + 1, dtype=np.int64)
         np.cumsum(sizes, out=begins[1:])
-        places: Places = np.repeat(first - begins[:-1], sizes) + np.arange(begins[-1])
+        places = np.arange(begins[-1], dtype=np.int64) + np.repeat(first - begins[:-1], sizes)
         return places, begins
 
 
