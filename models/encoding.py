@@ -174,7 +174,8 @@ def _names(feature: Feature) -> tuple[str, ...]:
 
 def _scaled(feature: Feature, values: Doubles) -> Doubles:
     middle, half = scaled_ends(feature)
-    scaled: Doubles = (values - middle) / half
+    with np.errstate(over="ignore"):  # an infinity is clipped like any large number
+        scaled: Doubles = (values - middle) / half
     return scaled
 
 

@@ -56,8 +56,9 @@ class LinearModel:
         residuals /= np.repeat(sizes, sizes)[:, None]
         norms = np.sqrt(_squared_norms(inputs, residuals, begins))
         weights = weights_for(norms, clip)
-        residuals *= np.repeat(weights, sizes)[:, None]
-        residuals[np.repeat(weights, sizes) == 0] = 0.0
+        each = np.repeat(weights, sizes)
+        residuals *= each[:, None]
+        residuals[each == 0], inputs[each == 0] = 0.0, 0.0  # zero times NaN would not be zero
         total = np.vstack([inputs.T @ residuals, residuals.sum(axis=0)])
         return total.reshape(-1)
 
