@@ -104,14 +104,15 @@ def bind_view(
                       sql) from None
     _check_rows(found.relation, context, sql)
     names = [name for name, _ in found.outputs]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    folded = [name.lower() for name in names]
+    twice = next((name for name in names if folded.count(name.lower()) > 1), None)
     if twice is not None:
         raise Refused("ambiguous-column", f"the view has two columns {twice}",
                       "rename one with AS", None, sql)
     if len(names) > COLUMNS_MAX:
         raise Refused("too-large", f"the view has more than {COLUMNS_MAX:,} columns",
                       "fewer columns", None, sql)
-    place = next((i for i, name in enumerate(names) if name.lower() == label.lower()), None)
+    place = next((i for i, name in enumerate(folded) if name == label.lower()), None)
     if place is None:
         raise Refused("label", f"the view has no column {label}", ", ".join(names[:8]), None, sql)
     if len(names) < 2:

