@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.accuracy import (
     Account,
@@ -61,6 +61,10 @@ from planner.target_cost import expected_cost
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from engine.training import Request, Site
+    from models.model import Model
+    from models.run import RunPlan
 
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
@@ -288,6 +292,65 @@ class Engine:
                 raise refusal.located(sql) from None
             plan = exact(bounded, self._filter.order)
         return self._test(sql, bound, plan, data, noise=False)
+
+    # ---- training -------------------------------------------------------------------------
+
+    def train(
+        self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, units: int | None = None,
+        analyst: str | None = None, dialect: str = "duckdb",
+        buckets: Mapping[str, int] | None = None, progress: Progress | None = None,
+        resume: int | None = None, **options: object,
+    ) -> Model:
+        """Train a model on the rows of a SELECT, under the same policy and ledger.
+
+        `label` names one of its columns; every other column is a feature. `model` is a family of
+        models/family.py; `rows` is how many rows of one patient may count; `units` a public
+        number of patients (default: the policy's `units`); `buckets` hashes named text columns.
+        `resume` goes on with the run that this charge paid. Other settings: models/run.Settings.
+        Raises Refused or OverBudget, and then nothing is charged.
+        """
+        from engine.training import resume as go_on
+        from engine.training import train
+
+        who = self._who(analyst)
+        request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
+                                dialect=dialect, buckets=buckets or {}, options=options)
+        if resume is not None:
+            return go_on(request, self._site(), resume, progress)
+        quota = self._policy.analysts.get(who)
+        return train(request, self._site(), who, None if quota is None else quota.epsilon, progress)
+
+    def explain_train(
+        self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, units: int | None = None,
+        dialect: str = "duckdb", buckets: Mapping[str, int] | None = None, **options: object,
+    ) -> RunPlan:
+        """Say what a training run would do and cost. Free, and the same for every database."""
+        from engine.training import plan_training
+
+        request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
+                                dialect=dialect, buckets=buckets or {}, options=options)
+        return plan_training(request, self._site()).run
+
+    def _request(
+        self, sql: str, label: str, model: str, epsilon: Number | None, delta: Number | None,
+        **rest: Any,
+    ) -> Request:
+        from engine.training import Request
+
+        # A run is one large charge: a tenth of the policy's delta is its default.
+        given = self._policy.budget.delta / 10 if delta is None else delta
+        wanted = self._wanted(Settings(epsilon, given))
+        return Request(sql=sql, label=label, model=model, epsilon=wanted[0], delta=wanted[1],
+                       **rest)
+
+    def _site(self) -> Site:
+        from engine.training import Site
+
+        data = self._data
+        return Site(self._policy, data.snapshot, data.database, self._ledger, self._filter,
+                    self._randomness, _directory(self._policy), _stem(self._policy))
 
     # ---- what is public about a question and the budget ------------------------------------
 

@@ -1,12 +1,14 @@
-"""A paid plan in, exact integers out: the only reader of private rows."""
+"""A paid plan in, exact integers or a training view's rows out: the only reader of private rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.database import run as run_statement
+from engine.database import stream
+from engine.errors import Broken
 from engine.ledger import Ledger, Receipt
 from planner.bounded_sql import SELECTION, SPREAD_OUT, statements
 from planner.emit import GivenValues
@@ -31,6 +33,7 @@ class Exact:
 
 
 _MADE_HERE = object()
+ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,62 @@ def open_unpaid(
     if insecure_testing is not True:
         raise PermissionError("rows are read against a receipt; there is none")
     return Reader(plan, database, _MADE_HERE)
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """Reads the rows of one paid training view: the only way by which rows leave the database.
+
+    Guarantee: one is made by `open_rows` for a receipt that pays for exactly this statement and
+    run on exactly this data version, by `open_paid_rows` for a run that the ledger already
+    holds, or by `open_unpaid_rows` for insecure testing. The rows go to models/ and no further.
+    """
+
+    statement: str = field(repr=False)
+    database: DuckDBPyConnection = field(repr=False)
+    made_by: object = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.made_by is not _MADE_HERE:
+            raise TypeError("a RowReader is made by open_rows, against a receipt")
+
+    def chunks(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the columns of the view, ROWS_AT_ONCE rows at a time."""
+        return stream(self.database, self.statement, ROWS_AT_ONCE)
+
+
+def open_rows(
+    statement: str, plan_hash: str, receipt: Receipt, ledger: Ledger,
+    database: DuckDBPyConnection, data_version: str,
+) -> RowReader:
+    """Use up a receipt and return the reader of the rows it pays for."""
+    ledger.redeem(receipt, plan_hash=plan_hash, data_version=data_version)
+    return RowReader(statement, database, _MADE_HERE)
+
+
+def open_paid_rows(
+    statement: str, plan_hash: str, seq: int, ledger: Ledger, database: DuckDBPyConnection,
+    data_version: str,
+) -> RowReader:
+    """Return a reader for a run that was paid and not finished.
+
+    Guarantee: the ledger holds charge `seq` for exactly this run and data version. The caller
+    must go on with the run's own key, so that whatever is drawn again is drawn alike: the same
+    charge then never buys two different answers (engine/training_runs.py).
+    """
+    charges = [c for c in ledger.history() if c.seq == seq]
+    if not charges or (charges[0].plan_hash, charges[0].data_version) != (plan_hash, data_version):
+        raise Broken
+    return RowReader(statement, database, _MADE_HERE)
+
+
+def open_unpaid_rows(
+    statement: str, database: DuckDBPyConnection, *, insecure_testing: bool
+) -> RowReader:
+    """Return a reader nobody paid for, on an engine opened for insecure testing only."""
+    if insecure_testing is not True:
+        raise PermissionError("rows are read against a receipt; there is none")
+    return RowReader(statement, database, _MADE_HERE)
 
 
 def _is_spread_out(release: PricedRelease, place: int) -> bool:

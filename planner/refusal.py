@@ -183,6 +183,9 @@ CALL_RULES: tuple[tuple[str, str], ...] = (
     ("bounds", "bounds= is 'auto' (chosen privately) or 'declared' (the policy's)."),
     ("rows", "The rows of a patient that may count are a whole number up to the ceiling."),
     ("dialect", "A question is written in DuckDB's SQL or in one of the listed dialects."),
+    ("training-view", "A training view is a SELECT of patients' rows, each column with a domain."),
+    ("label", "The label is one output of the training view with a finite or bounded domain."),
+    ("model", "A model is one of the named families, with settings it knows."),
     ("testing", "Seeds and exact numbers are for engines opened with insecure_testing."),
 )
 
