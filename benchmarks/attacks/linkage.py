@@ -33,7 +33,8 @@ def read(targets: int, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]
             "SELECT ID AS id, Gender AS gender, Age AS age, Zip AS zip, Diagnosis AS diagnosis "
             f"FROM '{TABLES}/data_medical.parquet' ORDER BY ID").fetchnumpy()
         people = connection.execute(
-            "SELECT d.Name, d.Gender, (d.Age // 10 * 10)::VARCHAR || '-' || (d.Age // 10 * 10 + 9), "
+            "SELECT d.Name, d.Gender, "
+            "(d.Age // 10 * 10)::VARCHAR || '-' || (d.Age // 10 * 10 + 9), "
             "substr(lpad(d.Zip::VARCHAR, 5, '0'), 1, 3) || '**', m.Diagnosis "
             f"FROM '{TABLES}/data_demographic.parquet' d JOIN '{TABLES}/data_medical.parquet' m "
             "USING (ID) ORDER BY ID").fetchall()

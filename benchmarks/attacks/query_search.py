@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.attacks.curators import Curator, Kind, curator, one_table
+from benchmarks.attacks.curators import Kind, curator, one_table
 
 ATTRIBUTES = 4
 LEVELS = 4
 QUESTIONS = 5
+REPEATS = 20  # draws of noise for each invented table
 IGNORED, EQUAL, DIFFERENT = 0, 1, 2
 DECLARED = one_table(
     "\n".join(f"a{i}: {{integer: [0, {LEVELS - 1}], not_null: true}}" for i in range(ATTRIBUTES))
@@ -106,10 +107,10 @@ def breed(
     for _ in range(generations):
         for queries in pool:
             clean = np.array([counts(queries, target, *world) for world in worlds])
-            answers = np.repeat(clean, 8, axis=0)
+            answers = np.repeat(clean, REPEATS, axis=0)
             answers = answers + _noise(rng, kind, scale, queries, len(answers))
-            bits = np.repeat(truth, 8)
-            half = 8 * shadows
+            bits = np.repeat(truth, REPEATS)
+            half = REPEATS * shadows
             weights, bias = _fit(answers[:half], bits[:half])
             right = np.mean((answers[half:] @ weights + bias > 0) == bits[half:])
             scored.append((float(right), len(scored), Bred(queries, weights, bias)))
@@ -127,21 +128,34 @@ def _mutated(rng: np.random.Generator, queries: Queries) -> Queries:
         copy = changed[rng.integers(QUESTIONS)].copy()
         copy[rng.integers(ATTRIBUTES + 1)] = rng.integers(3)
         changed[rng.integers(QUESTIONS)] = copy
+    if rng.random() < 0.3:  # fewer questions, or one asked again
+        changed[rng.integers(QUESTIONS)] = changed[rng.integers(QUESTIONS)]
     return changed
 
 
 def guessed(
     kind: Kind, folder: Path, bred: Bred, seed: int, *, patients: int = 100, epsilon: float = 1.0,
-    each: float = 1.0,
-) -> bool:
-    """Use a question set on one new table; return whether the guess was right."""
+    each: float = 1.0, times: int = 1, once: bool = False,
+) -> float:
+    """Use a question set on one new table; return the share of right guesses in so many tries.
+
+    `once` asks equal questions once, as a budget makes one do, where there is none.
+    """
     rng = np.random.default_rng(seed)
     target = rng.integers(0, LEVELS, ATTRIBUTES)
     attributes, bits = table(rng, target, patients)
     columns = {"id": np.arange(patients) + 1, "sick": bits.astype(bool)}
     columns |= {f"a{i}": attributes[:, i] for i in range(ATTRIBUTES)}
     share = epsilon / different(bred.queries)[0] if kind is Kind.DISCREET else each
+    texts = [as_sql(query, target) for query in bred.queries]
+    right = []
     with curator(kind, folder, columns, DECLARED, epsilon=epsilon, each=each) as asked:
-        rows = [asked.ask(as_sql(query, target), share) for query in bred.queries]
-    answers = np.array([float(r[0][0]) if r else patients / 4 for r in rows])
-    return bool(answers @ bred.weights + bred.bias > 0) == bool(bits[0])
+        for _ in range(times):
+            if once:
+                told = {text: asked.ask(text, share) for text in dict.fromkeys(texts)}
+                rows = [told[text] for text in texts]
+            else:
+                rows = [asked.ask(text, share) for text in texts]
+            answers = np.array([float(r[0][0]) if r else patients / 4 for r in rows])
+            right.append(bool(answers @ bred.weights + bred.bias > 0) == bool(bits[0]))
+    return float(np.mean(right))
