@@ -16,8 +16,7 @@ from typing import Any
 import duckdb
 import pytest
 
-import engine.api
-from engine import Broken, Engine, LedgerError, OverBudget, Refused
+from engine import Broken, Engine, LedgerError, OverBudget, Refused, api
 from engine.clinic import clinic_policy
 from engine.display import as_json
 from engine.release import choose_keys
@@ -188,7 +187,7 @@ def test_crash_and_retry_pays_for_every_draw(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.api, "keep", crash)
+        patch.setattr(api, "keep", crash)
         for tries in range(1, 4):
             with pytest.raises(Broken):
                 paid.query(COUNT, epsilon=0.5)
