@@ -267,14 +267,24 @@ def _edge(
 
 
 def _patients(rows: Histogram | None) -> tuple[tuple[float, float], ...]:
-    """Return typical numbers of rows and how many patients have them."""
+    """Return typical numbers of rows and how many patients have them.
+
+    Patients with many rows are few in each bin and carry many rows together: from the top, bins
+    are put together until their sum stands out of its noise, and count as the lowest of them.
+    """
     if rows is None:
         return ()
-    found = []
-    for bin_, count in rows.significant():
+    found: list[tuple[float, float]] = []
+    together, bins = 0.0, 0
+    for bin_, count in sorted(rows.counts, reverse=True):
         most, least = rows_of_bin(bin_), rows_of_bin(bin_ - 1) + 1
-        if most >= 1:
-            found.append(((min(least, most) + most) / 2, count))
+        if together + count <= 0:
+            together, bins = 0.0, 0
+            continue
+        together, bins = together + count, bins + 1
+        if together >= SIGNIFICANT * rows.scale * sqrt(bins) and most >= 1:
+            found.append(((min(least, most) + most) / 2, together))
+            together, bins = 0.0, 0
     return tuple(found)
 
 
