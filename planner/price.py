@@ -16,7 +16,7 @@ from mechanisms.event import Event, GaussianEvent, LaplaceEvent, ThresholdEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.quantile_tree import NODES
-from planner.bounded_sql import SELECTION, Grid, Statement, statements
+from planner.bounded_sql import SELECTION, Statement, statements
 from planner.bounding import BoundedMeasure, BoundedRelease, Strategy
 from planner.canonical import (
     Numbering,
@@ -27,12 +27,12 @@ from planner.canonical import (
     relation_text,
 )
 from planner.functions.arithmetic import half_away
+from planner.grid import GRID_MAX, Grid, stored_grid
 from planner.refusal import Refused
 from planner.relation import Aggregate
 
 # A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
 STEP_SHARE = 2.0**21
-GRID_MAX = 2**61
 CELLS_MAX = 20_000_000
 
 
@@ -272,7 +272,10 @@ def _sigma(l2_squared: int, budget: _Budget) -> float:
 
 
 def _grid(bounded: BoundedMeasure, mechanism: Mechanism, budget: _Budget) -> Grid:
-    """Return the grid of a column: whole numbers for counts, a fine power of two for sums."""
+    """Return the grid of a column: whole numbers for counts, a fine power of two for sums.
+
+    Where the snapshot holds a column's integers, the grid is theirs, or a finer one.
+    """
     measure = bounded.measure
     if measure.aggregate is not Aggregate.SUM or measure.argument is None:
         return Grid(1.0, 0, 1)
@@ -288,6 +291,9 @@ def _grid(bounded: BoundedMeasure, mechanism: Mechanism, budget: _Budget) -> Gri
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
     step = 2.0 ** floor(log2(scale / STEP_SHARE))
+    stored = stored_grid(measure.argument, bounded.strategy.relation, measure.center, step, scale)
+    if stored is not None:
+        return stored
     low, high = measure.argument.domain.interval or (0.0, 0.0)
     ends = [half_away((end - measure.center) * (1 / step)) for end in (low, high)]
     if not any(ends):
