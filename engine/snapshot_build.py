@@ -322,9 +322,9 @@ def _create(
     build: _Build, table: CatalogTable, columns: tuple[Cleaned, ...], relation: str,
     keep: list[Cleaned],
 ) -> None:  # fmt: skip
-    """Write the table sorted by unit and rank, light units first, with one sort for all.
+    """Write the table in the order of `_place`, with one sort for order and ranks.
 
-    The place of a row in the whole order minus the place where its unit begins is its rank;
+    The place of a row in the sorted order minus the place where its unit begins is its rank;
     `_check` proves that it came out that way.
     """
     names = [quoted(column.name) for column in columns]
@@ -340,17 +340,30 @@ def _create(
         f", TRY_CAST(round({quoted(name)} * {double(1 / unit)}) AS BIGINT) AS {_grid_column(name)}"
         for name, unit in _units_of(table).items()
     )
+    few, most = table.rows_per_unit, table.max_rows_per_unit
     build.connection.execute(
-        f"CREATE TABLE {TARGET}.{quoted(table.name)} AS "
-        f"SELECT __u, __rank, __n{ranks}{listed}{integers} FROM ("
+        f"CREATE TABLE {TARGET}.{quoted(table.name)} AS WITH ranked AS MATERIALIZED ("
         f"SELECT __u, __n{listed}, CAST(row_number() OVER () - __start AS INTEGER) AS __rank FROM ("
         f"SELECT __u, __n, __start{listed} FROM ("
-        f"SELECT s.u AS __u, CAST(least(s.n, {table.max_rows_per_unit}) AS INTEGER) AS __n, "
+        f"SELECT s.u AS __u, CAST(least(s.n, {most}) AS INTEGER) AS __n, "
         f"s.start AS __start, s.heavy AS __heavy, s.row_key AS __row_key{values} "
         f"FROM {relation} JOIN __starts s ON s.u = m.u) WHERE {kept} ORDER BY __heavy, __u, "
         f"{row_hash('__row_key', list(zip(names, types, strict=True)))})) "
-        f"WHERE __rank <= {table.max_rows_per_unit}"
+        f"SELECT __u, __rank, __n{ranks}{listed}{integers} FROM ("
+        f"SELECT * FROM ranked WHERE __rank <= {min(few, most)} UNION ALL "
+        f"SELECT * FROM ranked WHERE __rank > {few} AND __rank <= {most})"
     )
+
+
+def _place(table: CatalogTable) -> str:
+    """Print what the rows of a table are sorted by: units with few rows, then the first rows of
+    the others, then their further rows.
+
+    So the database knows for each block of rows but one or two whether a limit of the ranks
+    holds on all of it, and need not look at them.
+    """
+    few = table.rows_per_unit
+    return f"CAST(__n > {few} AS INTEGER) + CAST(__rank > {few} AS INTEGER), __u, __rank"
 
 
 def _units_of(table: CatalogTable) -> dict[str, float]:
@@ -379,30 +392,24 @@ def _key_rank(column: str) -> str:
 def _check(build: _Build, table: CatalogTable) -> None:
     """Prove the bounds that every price rests on.
 
-    Guarantee: each unit's rows stand together, have the ranks 1, 2, 3, ..., and each says in
-    `__n` how many they are. So `__rank <= k` holds on at most k rows of a unit, and `__n <= k`
-    either on all rows of a unit, which are at most k, or on none.
+    Guarantee: each unit's rows have the ranks 1, 2, 3, ..., and each says in `__n` how many they
+    are. So `__rank <= k` holds on at most k rows of a unit, and `__n <= k` either on all rows of
+    a unit, which are at most k, or on none.
 
-    From one row to the next the unit stays, with the next rank and the same `__n`, or another
-    one begins, with rank 1: light units first, each kind in ascending order. No rank is above
-    `__n`. Each such block begins once and reaches its `__n` once, so equal numbers of both mean
-    that all are complete; and no unit has two blocks if there are as many units as blocks.
+    Rows ascend strictly in their order, so no two of a unit have the same rank and `__n`; all of
+    a unit's rows have the same `__n`; their ranks go from 1 to it, and so many they are.
     """
-    heavy = f"__n > {table.rows_per_unit}"
-    follows = (
-        "CASE WHEN __u = u THEN __rank = rank + 1 AND __n = n "
-        f"ELSE __rank = 1 AND (__u > u AND ({heavy}) = heavy OR ({heavy}) > heavy) END"
+    stored, columns = f"{TARGET}.{quoted(table.name)}", ("__u", "__rank", "__n")
+    known = " AND ".join(f"{column} IS NOT NULL" for column in columns)
+    wrong = build.number(
+        f"SELECT count(*) FROM (SELECT place, lag(place) OVER () AS before, {known} AS known FROM "
+        f"(SELECT row({_place(table)}) AS place, {', '.join(columns)} FROM {stored})) "
+        "WHERE NOT (known AND (before IS NULL OR place > before))"
+    ) + build.number(
+        f"SELECT count(*) FROM (SELECT 1 FROM {stored} GROUP BY __u HAVING NOT (min(__n) = "
+        "max(__n) AND min(__rank) = 1 AND max(__rank) = max(__n) AND count(*) = max(__n)))"
     )
-    row = build.connection.execute(
-        f"SELECT count(*) FILTER (WHERE NOT coalesce(__rank <= __n AND coalesce({follows}, "
-        "u IS NULL AND __rank = 1), false)), count(*) FILTER (WHERE __rank = 1), "
-        "count(*) FILTER (WHERE __rank = __n), count(DISTINCT __u) FILTER (WHERE __rank = 1) FROM "
-        "(SELECT __u, __rank, __n, lag(__u) OVER () AS u, lag(__rank) OVER () AS rank, "
-        f"lag(__n) OVER () AS n, lag({heavy}) OVER () AS heavy "
-        f"FROM {TARGET}.{quoted(table.name)})"
-    ).fetchone()
-    wrong, begun, complete, units = row or (1, 0, 0, 0)
-    if wrong or not begun == complete == units:
+    if wrong:
         raise SnapshotError(
             f"The rows of {table.name} did not come out in the order of their ranks, so the "
             "snapshot would not bound a patient's rows. This is a fault of Discreet; please "

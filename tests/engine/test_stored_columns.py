@@ -236,8 +236,12 @@ def test_a_limit_for_light_units_that_is_too_high_is_found(
     assert list(violations(wrong, replayed(greedy, sql, like=wrong)))
 
 
-# __u, __rank, __n of a table whose units count two rows by default; unit 2 is the heavy one.
-SOUND = [(1, 1, 1), (3, 1, 2), (3, 2, 2), (2, 1, 3), (2, 2, 3), (2, 3, 3)]
+# __u, __rank, __n of a table whose units count two rows by default: 2 and 5 have more.
+SOUND = [
+    (1, 1, 1), (3, 1, 2), (3, 2, 2),
+    (2, 1, 4), (2, 2, 4), (5, 1, 3), (5, 2, 3),
+    (2, 3, 4), (2, 4, 4), (5, 3, 3),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("rows", [
@@ -249,6 +253,9 @@ SOUND = [(1, 1, 1), (3, 1, 2), (3, 2, 2), (2, 1, 3), (2, 2, 3), (2, 3, 3)]
     [(1, 1, 2), (1, 2, 3), (1, 3, 3)],  # does not agree with itself
     [(1, 1, 1), (1, 1, 3), (1, 2, 3), (1, 3, 3)],  # light and heavy at once
     [(2, 1, 3), (2, 2, 3), (2, 3, 3), (1, 1, 1)],  # heavy before light
+    [(2, 1, 3), (2, 2, 3), (5, 1, 3), (5, 2, 3), (5, 3, 3), (2, 3, 3)],  # descending at the end
+    [(2, 1, 3), (2, 2, 3), (2, 3, 4), (2, 4, 4)],  # another number further on
+    [(2, 1, 3), (2, 2, 3), (2, 3, 3), (2, 3, 3)],
     [(2, 1, 1), (1, 1, 1)],  # descending
     [(1, 1, 1), (2, 1, 1), (1, 1, 1)],  # comes back
     [(1, 1, None)], [(1, None, 1)], [(None, 1, 1)],
