@@ -14,6 +14,7 @@ from planner.bounding import BoundedRelease, bound
 from planner.collector import with_domain
 from planner.domain import Type, integer, real
 from planner.expression import Column
+from planner.grid import middle_of
 from planner.pilot import ROWS_PER_OCTAVE, Pilot, ends_of_bin, rows_of_bin
 from planner.relation import Aggregate, Measure, row_scans
 
@@ -309,7 +310,7 @@ def _clipped(measure: Measure, clip: Ends) -> Measure:
         return measure
     kind = integer if argument.domain.type is Type.INTEGER else real
     domain = kind(clip[0], clip[1], argument.domain.nullable)
-    center = 0.0 if measure.center == 0 else (clip[0] + clip[1]) / 2
+    center = 0.0 if measure.center == 0 else middle_of(clip, argument.domain.type)
     return replace(measure, argument=with_domain(argument, domain), center=center)
 
 

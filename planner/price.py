@@ -19,7 +19,7 @@ from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.quantile_tree import NODES
 from planner.adaptive import Ends, Histogram, adapt
-from planner.bounded_sql import SELECTION, Grid, Statement, statements
+from planner.bounded_sql import SELECTION, Statement, statements
 from planner.bounding import BoundedMeasure, BoundedRelease, Strategy
 from planner.canonical import (
     Numbering,
@@ -30,13 +30,13 @@ from planner.canonical import (
     relation_text,
 )
 from planner.functions.arithmetic import half_away
+from planner.grid import GRID_MAX, Grid, stored_grid
 from planner.pilot import Pilot, pilot_share
 from planner.refusal import Refused
 from planner.relation import Aggregate
 
 # A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
 STEP_SHARE = 2.0**21
-GRID_MAX = 2**61
 CELLS_MAX = 20_000_000
 NO_PILOTS: Mapping[int, Pilot] = MappingProxyType({})
 
@@ -364,7 +364,10 @@ def _root(square: Fraction) -> float:
 
 
 def _grid(bounded: BoundedMeasure, budget: Terms) -> Grid:
-    """Return the grid of a column: whole numbers for counts, a fine power of two for sums."""
+    """Return the grid of a column: whole numbers for counts, a fine power of two for sums.
+
+    Where the snapshot holds a column's integers, the grid is theirs, or a finer one.
+    """
     measure = bounded.measure
     if measure.aggregate is not Aggregate.SUM or measure.argument is None:
         return Grid(1.0, 0, 1)
@@ -380,6 +383,9 @@ def _grid(bounded: BoundedMeasure, budget: Terms) -> Grid:
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
     step = 2.0 ** floor(log2(scale / STEP_SHARE))
+    stored = stored_grid(measure.argument, bounded.strategy.relation, measure.center, step, scale)
+    if stored is not None:
+        return stored
     low, high = measure.argument.domain.interval or (0.0, 0.0)
     ends = [half_away((end - measure.center) * (1 / step)) for end in (low, high)]
     if not any(ends):
