@@ -70,7 +70,7 @@ $(VENV)/demo: $(PINS) | $(BIN)/python
 
 $(VENV)/dev: $(PINS) | $(BIN)/python
 	@echo "Installing Discreet and its development tools into $(VENV) (once)" >&2
-	@$(PIP) install --constraint constraints.txt --editable '.[demo,dev]'
+	@$(PIP) install --constraint constraints.txt --editable '.[demo,dev,train]'
 	@touch $(VENV)/demo $@
 
 # The pins are for Python 3.11; a newer one is tried where 3.11 is missing.

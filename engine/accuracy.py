@@ -27,6 +27,7 @@ from engine.releases import (
     keep_plan,
     keys_of,
     names_of,
+    numbers_of,
     recall,
 )
 from engine.result import Result
@@ -96,7 +97,7 @@ def answer_within(
     bound, aim, kept = question.bound, question.aim, account.kept
     known = _kept_enough(question, kept)
     if known is None:
-        known = recall(bound, aim.plan, kept, question.public)
+        _, known = recall(bound, aim.plan, kept, question.public)
         due = reservation(aim.plan, aim.levels, frozenset(known))
         if due.events:
             return _checked(_reserved(question, account, known, due, randomness), strict)
@@ -187,9 +188,8 @@ def _draw(
     """
     done = dict(known)
     cells: dict[str, _Cells] = {}
-    missing = frozenset(names_of(plan)) - frozenset(known)
-    for release in plan.releases:
-        exact = reader.run(release, missing, {})
+    for place, release in enumerate(plan.releases):
+        exact = reader.run(place, numbers_of(known), {})
         if release.selection is not None and release.selection.key not in done:
             done[release.selection.key] = choose_keys(release, exact, randomness)
         keys = keys_of(release, done)
@@ -266,7 +266,7 @@ def due_now(question: Question, kept: Kept) -> PrivacyLoss:
     if _kept_enough(question, kept) is not None:
         return PrivacyLoss.zero()
     aim = question.aim
-    known = recall(question.bound, aim.plan, kept, question.public)
+    _, known = recall(question.bound, aim.plan, kept, question.public)
     return reservation(aim.plan, aim.levels, frozenset(known)).loss
 
 
@@ -274,7 +274,7 @@ def _kept_enough(question: Question, kept: Kept) -> Known | None:
     """Return kept answers that meet the target, however coarse they are, or None."""
     aim = question.aim
     coarsest = at_level(aim.plan, aim.levels, 0)
-    known = recall(question.bound, coarsest, kept, question.public)
+    _, known = recall(question.bound, coarsest, kept, question.public)
     if not known.keys() >= set(names_of(coarsest)):
         return None
     return known if is_reached(judged(question, known), aim.target) else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.accuracy import (
     Account,
@@ -51,6 +51,7 @@ from planner.bind import Bound, bind
 from planner.bounding import bound as bound_release
 from planner.catalog import Catalog
 from planner.parse import parse
+from planner.pilot import Bounds, pilots_of
 from planner.plan import Plan, describe
 from planner.policy import Policy, read_policy
 from planner.price import NoisePlan, exact, price, remaining
@@ -60,6 +61,10 @@ from planner.target_cost import expected_cost
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from engine.training import Request, Site
+    from models.model import Model
+    from models.run import RunPlan
 
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
@@ -77,6 +82,7 @@ class Settings:
     delta: Number | None = None
     rows: int | None = None
     dialect: str = "duckdb"
+    bounds: Bounds = Bounds.DEFAULT
     error: Number | None = None
     confidence: Number | None = None
     error_for: Number | None = None
@@ -151,25 +157,29 @@ class Engine:
     def query(
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
         rows: int | None = None, analyst: str | None = None, dialect: str = "duckdb",
-        error: Number | None = None, confidence: Number | None = None,
-        error_for: Number | None = None, strict: bool = False, noiseless: bool = False,
+        bounds: str | None = None, error: Number | None = None,
+        confidence: Number | None = None, error_for: Number | None = None, strict: bool = False,
+        noiseless: bool = False,
     ) -> Result:
         """Answer one SELECT.
 
         `epsilon` and `delta` are what the whole question may cost (defaults from the policy);
         `rows` is how many rows of one patient may count; `dialect` is the SQL it is written in
-        (postgres, bigquery, snowflake, spark, tsql, ...). `noiseless` and an infinite epsilon
-        work on an engine opened with insecure_testing only.
+        (postgres, bigquery, snowflake, spark, tsql, ...). `bounds` "auto" lets a share of the
+        epsilon choose tighter bounds, "declared" takes those of the policy; by default they are
+        chosen where the policy calls them loose. `noiseless` and an infinite epsilon work on an
+        engine opened with insecure_testing only.
         `error` says how exact the answer must be and pays no more than that takes, with epsilon
         as the most: "5%" of the answer, or 50 to either side, at `confidence` ("95%"), for "all"
         groups, a share of them, or their "total" (`error_for`). Where that is not enough the
         answer says so, or with `strict` is refused: beforehand if the price is known, else by
-        TargetMissed, which is charged.
+        TargetMissed, which is charged. It uses the declared bounds.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         who = self._who(analyst)
         data = self._data  # one version of everything, whatever refresh() does meanwhile
-        settings = Settings(epsilon, delta, rows, dialect, error, confidence, error_for)
+        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
+                            error_for)
         if noiseless or _is_infinite(epsilon):
             return self._look_behind(sql, settings, data)
         bound, plan, aim = self._aimed(sql, settings, data)
@@ -199,7 +209,10 @@ class Engine:
             bound = bind(parsed, data.snapshot.catalog)
             bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
             if settings.error is None:
-                return bound, price(bounded, epsilon, delta, self._filter.order), None
+                pilots = pilots_of(bounded, bound, data.snapshot.catalog, settings.bounds,
+                                   settings.rows)
+                return bound, price(bounded, epsilon, delta, self._filter.order,
+                                    pilots=pilots), None
             target = read_target(settings.error, settings.confidence, settings.error_for)
             aim = aim_at(target, bound, bounded, epsilon, delta, self._filter.order)
             return bound, aim.plan, aim
@@ -211,18 +224,18 @@ class Engine:
         kept: Kept,
     ) -> Result:
         """The road from a priced plan to a result: recall, pay, read, add noise, keep, finish."""
-        known = recall(bound, plan, kept, data.public)
+        plan, known = recall(bound, plan, kept, data.public)
         due = remaining(plan, frozenset(known))
         if not due.events:
             table = _finished(bound, plan, known, data.public)
             return Result(table, PrivacyLoss.zero(), bool(bound.releases),
                           describe(bound, plan, sql, due.loss))
         receipt = self._charge(ledger, due, sql, who, kept.data_version)
-        described = describe(bound, plan, sql, due.loss)
         with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
-            keep_plan(kept, described, receipt.seq)
             reader = open_reader(due, receipt, ledger, data.database, kept.data_version)
-            released = fill(bound, plan, known, reader, data.public, self._randomness)
+            plan, released = fill(bound, plan, known, reader, data.public, self._randomness)
+            described = describe(bound, plan, sql, due.loss)
+            keep_plan(kept, described, receipt.seq)
             keep(bound, plan, known, released, kept, data.public, receipt.seq)
             table = _finished(bound, plan, released, data.public)
             return Result(table, receipt.loss, False, described)
@@ -257,7 +270,7 @@ class Engine:
         """Answer without a charge and without keeping anything: insecure testing only."""
         reader = open_unpaid(plan, data.database, insecure_testing=self._ledger is None)
         randomness = self._randomness if noise else None
-        known = fill(bound, plan, {}, reader, data.public, randomness)
+        plan, known = fill(bound, plan, {}, reader, data.public, randomness, self._randomness)
         table = _finished(bound, plan, known, data.public)
         return Result(table, PrivacyLoss.zero(), False, describe(bound, plan, sql, plan.loss),
                       is_private=False)
@@ -268,6 +281,8 @@ class Engine:
             raise Refused("testing", "exact numbers are shown on test data only",
                           "Engine.open(policy, insecure_testing=True)", None, sql)
         if not _is_infinite(settings.epsilon):
+            if settings.bounds is Bounds.DEFAULT:  # what a pilot chooses can only be tighter
+                settings = replace(settings, bounds=Bounds.DECLARED)
             bound, plan = self._plan(sql, settings, data)
         else:
             try:
@@ -278,12 +293,72 @@ class Engine:
             plan = exact(bounded, self._filter.order)
         return self._test(sql, bound, plan, data, noise=False)
 
+    # ---- training -------------------------------------------------------------------------
+
+    def train(
+        self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, units: int | None = None,
+        analyst: str | None = None, dialect: str = "duckdb",
+        buckets: Mapping[str, int] | None = None, progress: Progress | None = None,
+        resume: int | None = None, **options: object,
+    ) -> Model:
+        """Train a model on the rows of a SELECT, under the same policy and ledger.
+
+        `label` names one of its columns; every other column is a feature. `model` is a family of
+        models/family.py; `rows` is how many rows of one patient may count; `units` a public
+        number of patients (default: the policy's `units`); `buckets` hashes named text columns.
+        `resume` goes on with the run that this charge paid. Other settings: models/run.Settings.
+        Raises Refused or OverBudget, and then nothing is charged.
+        """
+        from engine.training import resume as go_on
+        from engine.training import train
+
+        who = self._who(analyst)
+        request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
+                                dialect=dialect, buckets=buckets or {}, options=options)
+        if resume is not None:
+            return go_on(request, self._site(), resume, progress)
+        quota = self._policy.analysts.get(who)
+        return train(request, self._site(), who, None if quota is None else quota.epsilon, progress)
+
+    def explain_train(
+        self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, units: int | None = None,
+        dialect: str = "duckdb", buckets: Mapping[str, int] | None = None, **options: object,
+    ) -> RunPlan:
+        """Say what a training run would do and cost. Free, and the same for every database."""
+        from engine.training import plan_training
+
+        request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
+                                dialect=dialect, buckets=buckets or {}, options=options)
+        return plan_training(request, self._site()).run
+
+    def _request(
+        self, sql: str, label: str, model: str, epsilon: Number | None, delta: Number | None,
+        **rest: Any,
+    ) -> Request:
+        from engine.training import Request
+
+        # A run is one large charge: a tenth of the policy's delta is its default.
+        given = self._policy.budget.delta / 10 if delta is None else delta
+        wanted = self._wanted(Settings(epsilon, given))
+        return Request(sql=sql, label=label, model=model, epsilon=wanted[0], delta=wanted[1],
+                       **rest)
+
+    def _site(self) -> Site:
+        from engine.training import Site
+
+        data = self._data
+        return Site(self._policy, data.snapshot, data.database, self._ledger, self._filter,
+                    self._randomness, _directory(self._policy), _stem(self._policy))
+
     # ---- what is public about a question and the budget ------------------------------------
 
     def explain(
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
-        rows: int | None = None, dialect: str = "duckdb", error: Number | None = None,
-        confidence: Number | None = None, error_for: Number | None = None,
+        rows: int | None = None, dialect: str = "duckdb", bounds: str | None = None,
+        error: Number | None = None, confidence: Number | None = None,
+        error_for: Number | None = None,
     ) -> Plan:
         """Say what a question would do and cost. Free, and the same for every database.
 
@@ -292,9 +367,12 @@ class Engine:
         if _is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
         data = self._data
-        settings = Settings(epsilon, delta, rows, dialect, error, confidence, error_for)
+        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
+                            error_for)
         bound, plan, aim = self._aimed(sql, settings, data)
-        known = recall(bound, plan, data.kept, data.public) if data.kept is not None else {}
+        known: Known = {}
+        if data.kept is not None and (aim is None or not aim.levels):
+            plan, known = recall(bound, plan, data.kept, data.public)
         due = remaining(plan, frozenset(known)).loss
         if aim is None:
             return describe(bound, plan, sql, due)
@@ -462,8 +540,21 @@ def _with_options(settings: Settings, options: tuple[tuple[str, str], ...]) -> S
     error_for = given.get("error_for") if settings.error_for is None else settings.error_for
     if error is None and not (confidence is None and error_for is None):
         raise Refused("error-target", "confidence and error_for belong to an error", 'error="5%"')
+    if error is not None and settings.bounds is Bounds.AUTO:
+        raise Refused("bounds", "an accuracy target uses the declared bounds",
+                      "bounds='auto' without an error, or an error without bounds='auto'")
     return replace(settings, epsilon=epsilon, delta=delta, rows=rows, error=error,
                    confidence=confidence, error_for=error_for)
+
+
+def _bounds(given: str | None) -> Bounds:
+    """Return whose bounds are wanted."""
+    if given is None:
+        return Bounds.DEFAULT
+    if given not in (Bounds.AUTO.value, Bounds.DECLARED.value):
+        raise Refused("bounds", f"bounds must be 'auto' or 'declared', got {given!r}",
+                      "bounds='auto'")
+    return Bounds(given)
 
 
 def _exact(name: str, value: Number | None, default: Decimal) -> Fraction:

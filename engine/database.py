@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +92,35 @@ def _run_here(cursor: Connection, sql: str, parameters: Sequence[object]) -> Ans
         return Answer(names, types, cursor.fetchall())
 
     return guarded(work)
+
+
+def stream(connection: Connection, sql: str, rows: int) -> Iterator[tuple[Any, ...]]:
+    """Run one SELECT and yield its columns as numpy arrays, about `rows` rows at a time.
+
+    Blobs come as arrays of bytes objects. The columns must not hold NULL.
+    """
+    cursor = guarded(connection.cursor)
+    try:
+        guarded(lambda: _start(cursor, sql))
+        while batch := guarded(lambda: _batch(cursor, rows)):
+            yield batch
+    finally:
+        cursor.close()
+
+
+def _start(cursor: Connection, sql: str) -> None:
+    import duckdb
+
+    statements = duckdb.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise DatabaseFailure
+    cursor.execute(statements[0])
+
+
+def _batch(cursor: Connection, rows: int) -> tuple[Any, ...]:
+    """Return the next rows as columns, or nothing. DuckDB hands them out in vectors of 2,048."""
+    frame = cursor.fetch_df_chunk(max(1, rows // 2048))
+    return tuple(frame[name].to_numpy() for name in frame.columns) if len(frame) else ()
 
 
 # --- The governed snapshot ------------------------------------------------------------------

@@ -54,6 +54,8 @@ class ReleasedTable:
     source: int
     keys: tuple[tuple[Cell, ...], ...]
     measures: tuple[Released, ...]
+    centers: tuple[float, ...] = ()  # of each measure; zero for what is no sum
+    cuts: tuple[tuple[float, float], ...] = ()  # what clips take from each group, as estimated
 
 
 def postprocess(
@@ -89,7 +91,7 @@ def postprocess(
     for row in answer.rows:
         values: dict[Expression, Value | None] = dict(zip(hidden, row[count:], strict=True))
         intervals.append(tuple(
-            interval_of(expression, values, {n.column: n.half_width(values) for n in noise})
+            interval_of(expression, values, {n.column: n.widths(values) for n in noise})
             if noise else None
             for expression, noise in zip(expressions, noises, strict=True)
         ))
@@ -110,12 +112,15 @@ class _Noise:
     deviation: float
     confidence: float
     parts: Column | None
+    cut: tuple[float, float] = (0.0, 0.0)
 
-    def half_width(self, values: Mapping[Expression, Value | None]) -> float:
-        """Return the half-width in one row."""
+    def widths(self, values: Mapping[Expression, Value | None]) -> tuple[float, float]:
+        """Return how far the exact number can lie below and above the noisy one in one row."""
         parts = values.get(self.parts) if self.parts is not None else 1
         count = float(parts) if isinstance(parts, int | float) else inf
-        return summed_width(self.single, self.deviation, count, self.confidence)
+        width = summed_width(self.single, self.deviation, count, self.confidence)
+        below, above = (cut * count if cut else 0.0 for cut in self.cut)
+        return width + below, width + above
 
 
 def _noises(
@@ -131,10 +136,11 @@ def _noises(
             found.append(_Noise(column, 0.0, 0.0, confidence, None))
             continue
         table = by_source[totals.get(column.source, column.source)]
-        released = table.measures[int(column.name[1:]) - 1]
+        place = int(column.name[1:]) - 1
+        released, cut = table.measures[place], (table.cuts[place] if table.cuts else (0.0, 0.0))
         parts = parts_column(column) if column.source in totals else None
         found.append(_Noise(column, released.half_width(confidence), released.deviation(),
-                            confidence, parts))
+                            confidence, parts, cut))
     return tuple(found)
 
 
@@ -161,6 +167,10 @@ def _desk_table(release: Release, table: ReleasedTable) -> DeskTable:
         names.append(f"m{i + 1}")
         types.append("BIGINT" if whole else "DOUBLE")
         values.append(numbers)
+    for place in release.centred:
+        names.append(f"c{place + 1}")
+        types.append("DOUBLE")
+        values.append([table.centers[place]] * len(table.keys))
     for name, kind, column in (*_readings(release, table), *_statistics(release, table)):
         names.append(name)
         types.append(kind)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from engine.answers import Answers, StoredAnswer
@@ -17,13 +17,14 @@ from engine.execution import Reader
 from engine.postprocess import ReleasedTable, Table, postprocess
 from engine.release import Released, add_noise, choose_keys, from_payload, to_payload
 from mechanisms.randomness import Randomness
+from planner.adaptive import Ends
 from planner.bind import Bound, Rows
 from planner.bounded_sql import given_sources
 from planner.canonical import key_of
 from planner.emit import GivenValues
 from planner.narrowing import Key
 from planner.plan import Plan
-from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
+from planner.price import Mechanism, NoisePlan, Priced, PricedRelease, adapted
 from planner.relation import Release, walk_relations
 from planner.uncertainty import CONFIDENCE
 
@@ -49,16 +50,21 @@ class Kept:
     data_version: str
 
 
-def recall(bound: Bound, plan: NoisePlan, kept: Kept, public: Public) -> Known:
+def recall(
+    bound: Bound, plan: NoisePlan, kept: Kept, public: Public
+) -> tuple[NoisePlan, Known]:
     """Find what is already answered at least as accurately as this plan would.
+
+    Where that answers a release's pilot, the plan comes back with the bounds that it chose.
 
     A column over chosen keys is given again only beside the same choice of keys, and one that
     used another answer only beside the same answer. Columns that no row can move are known.
     """
     known: dict[str, Released] = {}
-    for release in plan.releases:
+    for place in range(len(plan.releases)):
+        plan, release = _with_chosen_bounds(plan, place, known)
         given = given_values(bound, plan, known, public)
-        if not _complete(bound, release, given):
+        if release.pilot is not None or not _complete(bound, release, given):
             continue
         uses = _uses(release, given)
         chosen = ""
@@ -76,7 +82,24 @@ def recall(bound: Bound, plan: NoisePlan, kept: Kept, public: Public) -> Known:
             found = _find(kept, key_of(column.key, chosen, uses), column)
             if found is not None:
                 known[column.key] = found
-    return known
+    return plan, known
+
+
+def _with_chosen_bounds(
+    plan: NoisePlan, place: int, known: Known
+) -> tuple[NoisePlan, PricedRelease]:
+    """Return the plan, and the release at `place`, with the bounds its pilot chose, if known."""
+    planned = plan.releases[place]
+    release = adapted(plan, planned, numbers_of(known))
+    if release is planned:
+        return plan, planned
+    releases = (*plan.releases[:place], release, *plan.releases[place + 1 :])
+    return replace(plan, releases=releases), release
+
+
+def numbers_of(known: Known) -> Mapping[str, tuple[int | float, ...]]:
+    """Return released columns as the planner reads them: grid integers by key."""
+    return {key: released.values for key, released in known.items()}
 
 
 def _find(kept: Kept, key: str, column: Priced) -> Released | None:
@@ -86,17 +109,22 @@ def _find(kept: Kept, key: str, column: Priced) -> Released | None:
 
 def fill(
     bound: Bound, plan: NoisePlan, known: Known, reader: Reader, public: Public,
-    randomness: Randomness | None,
-) -> Known:
+    randomness: Randomness | None, pilot_randomness: Randomness | None = None,
+) -> tuple[NoisePlan, Known]:
     """Read what is missing and add noise to it, each column once however often it is used.
 
-    `randomness` None (testing only) adds none.
+    Returns the plan with the bounds that pilots chose. `randomness` None (testing only) adds no
+    noise, except to pilots where `pilot_randomness` is given.
     """
     done = dict(known)
-    missing = frozenset(names_of(plan)) - frozenset(known)
-    for release in plan.releases:
+    firsts = {r.release.source for e in plan.releases if e.pilot for r in e.pilot.releases}
+    noise = randomness
+    for place, planned in enumerate(plan.releases):
         given = given_values(bound, plan, done, public)
-        exact = reader.run(release, missing, given)
+        exact = reader.run(place, numbers_of(done), given)
+        plan, release = _with_chosen_bounds(plan, place, done)
+        is_pilot = planned.bounded.release.source in firsts
+        randomness = (noise or pilot_randomness) if is_pilot else noise
         if release.selection is not None and release.selection.key not in done:
             done[release.selection.key] = choose_keys(release, exact, randomness)
         keys = keys_of(release, done)
@@ -104,7 +132,7 @@ def fill(
             if column.key not in done:
                 values = exact.columns.get(place, {})
                 done[column.key] = add_noise(column, keys, values, randomness)
-    return done
+    return plan, done
 
 
 def keep(
@@ -170,11 +198,18 @@ def finish(
         ReleasedTable(
             r.bounded.release.source, keys_of(r, known),
             tuple(known[column.key] for column in r.measures),
+            tuple(column.bounded.measure.center for column in r.measures),
+            tuple(_for_each_key(cut, len(keys_of(r, known))) for cut in r.cut),
         )
         for r in releases
     )
     return postprocess(rows, bound.releases, tables, public.desk, public.database, given,
                        confidence)
+
+
+def _for_each_key(cut: Ends, keys: int) -> Ends:
+    """Spread what a clip takes over the groups: the pilot saw them all together."""
+    return cut[0] / max(keys, 1), cut[1] / max(keys, 1)
 
 
 def keys_of(release: PricedRelease, known: Known) -> tuple[Key, ...]:

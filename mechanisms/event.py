@@ -107,8 +107,40 @@ class GradualEvent:
         scales_of(self.scale, self.levels)
 
 
+Phase = tuple[float, float, int]
+STEPS_MAX: Final = 10**7
+MULTIPLIER_MIN, MULTIPLIER_MAX = 2.0**-6, 2.0**30
+
+
+@dataclass(frozen=True, slots=True)
+class SampledGaussianEvent:
+    """Gaussian noise on sums over Poisson samples of units: a training run, fixed in advance.
+
+    A phase (rate, multiplier, steps) is `steps` releases in a row: each takes every unit
+    independently with probability `rate`, and adds noise of `multiplier` times the L2 norm that
+    one unit can have in the sum. Rate 1.0 is a release over all units. The phases of a branch
+    follow one another, each chosen with the earlier answers in view. Where there are several
+    branches, a coin that depends on no data puts each unit into one of them (training or
+    held-out patients). `delta` is where its epsilon is quoted on rail A.
+    """
+
+    branches: tuple[tuple[Phase, ...], ...]
+    delta: Fraction
+
+    def __post_init__(self) -> None:
+        if not (_is_filled(self.branches) and all(map(_is_filled, self.branches)) and all(
+            _is_phase(phase) for branch in self.branches for phase in branch
+        )):
+            raise ValueError(
+                "branches must be a tuple of tuples of (0 < rate <= 1, 2**-6 <= multiplier <= "
+                f"2**30, 1 <= steps <= {STEPS_MAX}), got {self.branches!r}"
+            )
+        check_delta(_check_fraction("delta", self.delta))
+
+
 Event = (
     LaplaceEvent | GaussianEvent | ThresholdEvent | PureEvent | ExponentialEvent | GradualEvent
+    | SampledGaussianEvent
 )
 
 
@@ -152,6 +184,12 @@ def _written(event: Event) -> dict[str, Json]:
             return {"kind": "exponential", "epsilon": str(epsilon)}
         case GradualEvent(l1, scale, levels):
             return {"kind": "gradual", "l1": l1, "scale": scale.hex(), "levels": levels}
+        case SampledGaussianEvent(branches, delta):
+            listed: list[Json] = [
+                [[rate.hex(), multiplier.hex(), steps] for rate, multiplier, steps in branch]
+                for branch in branches
+            ]
+            return {"kind": "sampled gaussian", "branches": listed, "delta": str(delta)}
     raise ValueError(f"not a privacy event: {event!r}")
 
 
@@ -164,6 +202,9 @@ _READERS: Final[Mapping[str, Callable[[_Fields], Event]]] = {
     "exponential": lambda f: ExponentialEvent(read_fraction(f["epsilon"])),
     "gradual": lambda f: GradualEvent(
         _integer(f["l1"]), _float(f["scale"]), _integer(f["levels"])
+    ),
+    "sampled gaussian": lambda f: SampledGaussianEvent(
+        _branches(f["branches"]), read_fraction(f["delta"])
     ),
 }
 
@@ -207,6 +248,31 @@ def _parts(value: object) -> tuple[tuple[int, float], ...]:
     if not isinstance(value, list):
         raise ValueError(f"parts are written as a list, got {value!r}")
     return tuple((_integer(l2_squared), _float(sigma)) for l2_squared, sigma in value)
+
+
+def _branches(value: object) -> tuple[tuple[Phase, ...], ...]:
+    if not (isinstance(value, list) and all(isinstance(branch, list) for branch in value)):
+        raise ValueError(f"branches are written as a list of lists, got {value!r}")
+    return tuple(
+        tuple((_float(rate), _float(multiplier), _integer(steps))
+              for rate, multiplier, steps in branch)
+        for branch in value
+    )
+
+
+def _is_filled(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) > 0
+
+
+def _is_phase(phase: object) -> bool:
+    if not (isinstance(phase, tuple) and len(phase) == 3):
+        return False
+    rate, multiplier, steps = phase
+    return (
+        isinstance(rate, float) and 0 < rate <= 1
+        and isinstance(multiplier, float) and MULTIPLIER_MIN <= multiplier <= MULTIPLIER_MAX
+        and type(steps) is int and 1 <= steps <= STEPS_MAX
+    )
 
 
 def _is_pair(part: object) -> bool:

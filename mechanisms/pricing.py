@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mechanisms import gaussian, laplace
+from mechanisms import gaussian, laplace, sampled
 from mechanisms.event import (
     Event,
     ExponentialEvent,
@@ -13,6 +13,7 @@ from mechanisms.event import (
     GradualEvent,
     LaplaceEvent,
     PureEvent,
+    SampledGaussianEvent,
     ThresholdEvent,
 )
 from mechanisms.gradual import scales_of
@@ -72,6 +73,11 @@ def price(event: Event, order: Fraction) -> ExactPrice:
             return ExactPrice(epsilon, _ZERO, min(pure, bounded_range), _ZERO)
         case GradualEvent(l1, scale, _):
             return price(LaplaceEvent(l1, scale), order)  # coarser levels follow from the finest
+        case SampledGaussianEvent(branches, delta):
+            # A unit is in one branch only, by a coin: the dearer branch bounds the mixture.
+            epsilon = max(sampled.epsilon_for(branch, delta) for branch in branches)
+            rdp = max(sampled.rdp(branch, order) for branch in branches)
+            return ExactPrice(epsilon, delta, rdp, delta)
     raise ValueError(f"not a privacy event: {event!r}")
 
 

@@ -82,6 +82,18 @@ class Randomness:
             raise ValueError(f"seed must be an integer from 0 to 2**256 - 1, got {seed!r}")
         return cls(_seeded_keys(b"discreet insecure seed %d" % seed), is_secure=False)
 
+    @classmethod
+    def keyed(cls, key: builtins.bytes, place: int) -> Randomness:
+        """Return the bits that belong to a secret key and a place: the same whenever asked.
+
+        Guarantee: for a key of 32 bytes from the operating system that nobody else knows, they
+        are as good as fresh ones, and places do not share bits. A training run that was
+        interrupted draws again what it drew before, and nothing else.
+        """
+        if not (len(key) == 32 and place >= 0):
+            raise ValueError("a key has 32 bytes and a place is 0 or more")
+        return cls(_seeded_keys(b"key %s place %d" % (key, place)), is_secure=True)
+
     def bytes(self, size: int) -> builtins.bytes:
         """Return `size` random bytes."""
         if not size >= 0:

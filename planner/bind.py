@@ -418,10 +418,12 @@ def _bind_aggregated(part: _Part) -> Rows:
             _check_completed_measures(collector.measures, part)
         if part.kind is Kind.PROTECTED:
             return Release(collector.source, below, keys, tuple(collector.measures),
-                           tuple(collector.quantiles), tuple(collector.derived))
+                           tuple(collector.quantiles), tuple(collector.derived),
+                           tuple(collector.centred))
         return Summary(collector.source, below, keys, tuple(collector.aggregates))
 
     if sets and part.kind is Kind.PROTECTED:
+        collector.totalled = True
         totals = Totals(next(part.context.numbers), collector, keys, sets)
         return _above_groups(part, totals.columns(), totals.source, totals.bind, totals.above,
                              totals.grouping)

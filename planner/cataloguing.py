@@ -133,7 +133,7 @@ def _domain(policy: Policy, table: str, column: str, found: dict[str, PublicTabl
         return finite(type_, values, nullable)
     if facts.kind == "category_of":
         return _public_values(policy, table, column, found)
-    return Domain(_SIMPLE[facts.kind], nullable, facts.low, facts.high)
+    return Domain(_SIMPLE[facts.kind], nullable, facts.low, facts.high, shape=facts.shape)
 
 
 def _owns_row(policy: Policy, table: str, column: str) -> bool:

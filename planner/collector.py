@@ -11,7 +11,7 @@ from planner.expression import Call, Column, Expression
 from planner.functions import make
 from planner.narrowing import narrowed_interval
 from planner.relation import Aggregate, Measure, Quantile, Relation, measure_domain
-from planner.scalar import Scalars, short
+from planner.scalar import Scalars, constant, short
 from planner.scope import refused
 
 
@@ -26,6 +26,8 @@ class Collector:
     places: dict[Measure, int] = field(default_factory=dict)
     quantiles: list[Quantile] = field(default_factory=list)
     derived: list[Expression] = field(default_factory=list)
+    centred: list[int] = field(default_factory=list)
+    totalled: bool = False  # sums of this release are added up again: their centers stay
     aggregates: list[tuple[str, bool, Expression | None, tuple[Expression, ...]]] = field(
         default_factory=list
     )
@@ -35,6 +37,15 @@ class Collector:
         if expression not in self.derived:
             self.derived.append(expression)
         return Column(self.source, f"d{self.derived.index(expression) + 1}", expression.domain)
+
+    def center(self, total: Column, middle: float) -> Expression:
+        """Return the center of a sum: a column of the release, for it may be chosen later."""
+        if self.totalled:
+            return constant(middle)
+        place = int(total.name[1:]) - 1
+        if place not in self.centred:
+            self.centred.append(place)
+        return Column(self.source, f"c{place + 1}", real(middle, middle, nullable=False))
 
     def reading(self, quantile: Quantile) -> Column:
         """Return the column of a number read off a tree, adding it when it is new."""

@@ -38,7 +38,8 @@ class Domain:
 
     `low` and `high` are numbers, dates or timestamps (None: unbounded on that side).
     `values` is a finite set in its natural order, without NULL. `key_of` names what a KEY
-    identifies, as "table.column": two keys may be compared only when it is the same.
+    identifies, as "table.column": two keys may be compared only when it is the same. `shape`
+    is that of an image: its sides and channels, one byte each.
     """
 
     type: Type
@@ -47,6 +48,7 @@ class Domain:
     high: Value | None = None
     values: tuple[Value, ...] | None = None
     key_of: str | None = None
+    shape: tuple[int, ...] | None = None
 
     @property
     def is_number(self) -> bool:

@@ -357,7 +357,7 @@ def printer_for(
     for expression in expressions:
         columns.extend(columns_of(expression))
     for node in statement_relations(relation):
-        for expression in _read_by(node):
+        for expression in read_by(node):
             columns.extend(columns_of(expression))
         columns.extend(_hidden(node))
     enums = {
@@ -396,7 +396,8 @@ def _hidden(node: Relation) -> tuple[Column, ...]:
     return ()
 
 
-def _read_by(node: Relation) -> tuple[Expression, ...]:
+def read_by(node: Relation) -> tuple[Expression, ...]:
+    """Return the expressions that a node itself reads."""
     if isinstance(node, Filter):
         return node.conditions
     if isinstance(node, Join):

@@ -18,6 +18,7 @@ from planner.relation import (
     Aggregate,
     Given,
     Mark,
+    Measure,
     Release,
     Scan,
     Union,
@@ -55,6 +56,8 @@ class Plan:
     `cost` is what asking now would charge, `full_cost` what it costs when nothing of it has been
     answered before. `expected_error` gives, for each output, the half-width of its 95 % interval
     (for an average: in a group of 1,000 rows), or None where the error depends on the answer.
+    With `adapts`, bounds are still to be chosen from a pilot's answer, and the noise shown is that
+    of the declared ones: the most there can be. `chosen` says what was chosen.
     """
 
     question: str
@@ -66,6 +69,8 @@ class Plan:
     outer_statement: str = field(repr=False)
     groups: int | None = None
     road: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
+    adapts: bool = False
     target: TargetPlan | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -75,6 +80,8 @@ class Plan:
             "road": list(self.road),
             "releases": [asdict(release) for release in self.releases],
             "groups": self.groups,
+            "adapts": self.adapts,
+            "chosen": list(self.chosen),
             "expected_error": dict(self.expected_error),
             "cost": _loss(self.cost),
             "full_cost": _loss(self.full_cost),
@@ -112,12 +119,15 @@ def describe(bound: Bound, priced: NoisePlan, question: str, cost: PrivacyLoss) 
         found.extend(_planned(release, outputs, totals))
     errors = {name: _error(expression, priced) for name, expression in outputs}
     statements = tuple(s.sql for r in priced.releases for s in r.statements)
-    sizes = [None if r.bounded.keys is None else len(r.bounded.keys) for r in priced.releases]
+    main = [r for r in priced.releases if r.bounded.release.source > 0]
+    sizes = [None if r.bounded.keys is None else len(r.bounded.keys) for r in main]
     return Plan(
         question, cost, priced.loss, tuple(found), MappingProxyType(errors),
         statements, outer_statement(bound.rows.relation, outputs),
         sizes[0] if len(sizes) == 1 else None,
-        tuple(line for release in priced.releases for line in _road(release)),
+        tuple(line for release in main for line in _road(release)),
+        tuple(word for release in priced.releases for word in release.words),
+        any(release.pilot is not None for release in priced.releases),
     )
 
 
@@ -157,11 +167,21 @@ def _planned(
     totals: Mapping[int, int],
 ) -> list[PlannedRelease]:
     keys = "public" if release.bounded.keys is not None else "selected"
+    if release.bounded.release.source < 0:
+        return [_one(f"pilot: {_histogram_of(m.bounded.measure)}", m, keys)
+                for m in release.measures]
     names = measure_names(release.bounded.release, outputs, totals)
     found = [_one(names[i], m, keys) for i, m in enumerate(release.measures)]
     if release.selection is not None:
         found.insert(0, _one("choice of keys", release.selection, keys))
     return found
+
+
+def _histogram_of(measure: Measure) -> str:
+    """Say what a pilot counts: patients by their rows, or rows by the size of a value."""
+    columns = () if measure.argument is None else columns_of(measure.argument)
+    own = [column.name for column in columns if column.source > 0]
+    return f"sizes of {', '.join(own)}" if own else "rows of a patient"
 
 
 def _one(name: str, priced: Priced, keys: str) -> PlannedRelease:
@@ -267,6 +287,10 @@ def _lines(plan: Plan) -> list[str]:
     for name, error in plan.expected_error.items():
         if error is not None:
             lines.append(f"  expected error {name}: +- {error:,.4g} (95 %)")
+    if plan.adapts:
+        lines.append("  bounds         chosen from the pilot's answer; the noise above is that of "
+                     "the declared ones, the most there can be")
+    lines.extend(f"  chosen         {word}" for word in plan.chosen)
     lines.extend([] if plan.target is None else plan.target.lines())
     lines.append(f"  price          {plan.full_cost}")
     if plan.kept:

@@ -191,6 +191,7 @@ class Policy(Part):
         default_factory=_nothing
     )
     unit: Word
+    units: Whole | None = None
     tables: Annotated[Mapping[str, TablePolicy], *_named_frozen]
     views: Annotated[Mapping[str, Word], *_named_frozen] = Field(default_factory=_nothing)
 

@@ -6,17 +6,20 @@ delta, and the ledger's Renyi order. Nothing reads a row, and nothing reads what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from math import floor, isfinite, log2, prod, sqrt
+from types import MappingProxyType
 
 from mechanisms import gaussian, laplace, threshold
-from mechanisms.event import Event, GaussianEvent, LaplaceEvent, ThresholdEvent
+from mechanisms.event import Event, GaussianEvent, LaplaceEvent, PureEvent, ThresholdEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.quantile_tree import NODES
-from planner.bounded_sql import SELECTION, Grid, Statement, statements
+from planner.adaptive import Ends, Histogram, adapt
+from planner.bounded_sql import SELECTION, Statement, statements
 from planner.bounding import BoundedMeasure, BoundedRelease, Strategy
 from planner.canonical import (
     Numbering,
@@ -27,13 +30,15 @@ from planner.canonical import (
     relation_text,
 )
 from planner.functions.arithmetic import half_away
+from planner.grid import GRID_MAX, Grid, stored_grid
+from planner.pilot import Pilot, pilot_share
 from planner.refusal import Refused
 from planner.relation import Aggregate
 
 # A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
 STEP_SHARE = 2.0**21
-GRID_MAX = 2**61
 CELLS_MAX = 20_000_000
+NO_PILOTS: Mapping[int, Pilot] = MappingProxyType({})
 
 
 class Mechanism(Enum):
@@ -80,7 +85,11 @@ class Priced:
 
 @dataclass(frozen=True, slots=True)
 class PricedRelease:
-    """One release with its noise. `threshold` decides which selected keys are shown."""
+    """One release with its noise. `threshold` decides which selected keys are shown.
+
+    With a `pilot` its bounds are still to be chosen, from the pilot's released answer; after
+    that `cut` estimates what the clips take, and `words` say what was chosen (adaptive.py).
+    """
 
     bounded: BoundedRelease
     measures: tuple[Priced, ...]
@@ -88,6 +97,27 @@ class PricedRelease:
     threshold: int | None
     grids: tuple[Grid | None, ...]
     statements: tuple[Statement, ...]
+    pilot: Pilot | None = None
+    cut: tuple[Ends, ...] = ()
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How one question's epsilon and delta are shared among its noised columns."""
+
+    epsilon: Fraction
+    columns: int
+    delta: Fraction  # for Gaussian noise
+    tail: Fraction  # for each partition selection
+    mechanism: Mechanism = Mechanism.LAPLACE
+
+    @property
+    def share(self) -> Fraction:
+        return self.epsilon / self.columns
+
+
+NOTHING = Terms(Fraction(0), 1, Fraction(0), Fraction(0), Mechanism.EXACT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +127,13 @@ class NoisePlan:
     releases: tuple[PricedRelease, ...]
     events: tuple[Event, ...]
     loss: PrivacyLoss
-    delta: Fraction
-    tail: Fraction
     order: Fraction
+    terms: Terms
+
+    @property
+    def tail(self) -> Fraction:
+        """The delta of each partition selection."""
+        return self.terms.tail
 
     @property
     def plan_hash(self) -> str:
@@ -109,28 +143,15 @@ class NoisePlan:
         return key_of(*parts)
 
 
-@dataclass(frozen=True, slots=True)
-class _Budget:
-    """How one question's epsilon and delta are shared among its noised columns."""
-
-    epsilon: Fraction
-    columns: int
-    delta: Fraction  # for Gaussian noise
-    tail: Fraction  # for each partition selection
-
-    @property
-    def share(self) -> Fraction:
-        return self.epsilon / self.columns
-
-
 def price(
     bounded: tuple[BoundedRelease, ...], epsilon: Fraction, delta: Fraction, order: Fraction,
-    *, laplace_only: bool = False,
+    *, laplace_only: bool = False, pilots: Mapping[int, Pilot] = NO_PILOTS,
 ) -> NoisePlan:
     """Choose mechanisms and scales for a question's releases and add up the loss.
 
     The epsilon is shared evenly among noised columns. Laplace and Gaussian noise are both
-    worked out; the one with the smaller error over all columns is taken, or Laplace alone.
+    worked out; the one with the smaller error over all columns is taken, or Laplace alone. A
+    release with a pilot (by its source) leaves a share of the epsilon to it.
 
     Guarantee: releasing every column with its noise, and the keys whose noisy count of units
     reaches the threshold, costs at most `loss` on either rail; the sum of epsilons never exceeds
@@ -147,11 +168,75 @@ def price(
         raise Refused("delta", "choosing among unknown keys needs a delta above zero",
                       "declare the column's categories in the policy, or give delta=1e-9")
     tail = delta / (2 * selections) if selections else Fraction(0)
-    budget = _Budget(epsilon, max(len(wanted), 1), delta / 2 if selections else delta, tail)
-    names = [m for _, _, m in wanted]
-    mechanism = Mechanism.LAPLACE if laplace_only else _better(names, budget)
-    releases = tuple(_price_release(r, mechanism, budget) for r in bounded)
-    return _added_up(releases, budget.delta, budget.tail, order, frozenset())
+    first = pilot_share(tuple(pilots.values()))
+    budget = Terms(epsilon * (1 - first), max(len(wanted), 1),
+                   delta / 2 if selections else delta, tail)
+    if not laplace_only:
+        budget = replace(budget, mechanism=_better([m for _, _, m in wanted], budget))
+    asked_first = _price_pilots(pilots, epsilon * first)
+    releases = tuple(
+        entry for r in bounded for entry in (
+            *asked_first.get(r.release.source, ()),
+            replace(_price_release(r, budget), pilot=pilots.get(r.release.source)),
+        )
+    )
+    return _added_up(releases, budget, order, frozenset())
+
+
+def _price_pilots(
+    pilots: Mapping[int, Pilot], epsilon: Fraction
+) -> dict[int, tuple[PricedRelease, ...]]:
+    """Share an epsilon among pilots: a histogram of sizes moves by rows, one of rows by one."""
+    weights = sum(weight * len(r.measures) for p in pilots.values() for r, weight in p.weighted)
+    return {
+        source: tuple(
+            _price_release(r, Terms(epsilon * weight / weights, 1, Fraction(0), Fraction(0)))
+            for r, weight in pilot.weighted
+        )
+        for source, pilot in pilots.items()
+    }
+
+
+def adapted(
+    plan: NoisePlan, release: PricedRelease, answers: Mapping[str, tuple[float, ...]]
+) -> PricedRelease:
+    """Return a release under the bounds that its pilot's released answers suggest.
+
+    `answers` are released columns by key. The release itself is returned where it has no pilot,
+    or the pilot is not answered yet.
+
+    Guarantee: depends on public facts and released answers only. Every column of the result
+    costs at most what the plan charges for the columns of a release with a pilot: each Laplace
+    column is `share`-DP by laplace.scale_for, and each Gaussian one has at most the rho of its
+    event (_sigma), whatever its bounds.
+    """
+    pilot = release.pilot
+    if pilot is None:
+        return release
+    first = {r.bounded.release.source: r for r in plan.releases}
+    asked = [first[r.release.source] for r in pilot.releases]
+    if any(column.key not in answers for r in asked for column in r.measures):
+        return release
+    seen = {
+        r.bounded.release.source: tuple(_histogram(c, answers[c.key]) for c in r.measures)
+        for r in asked
+    }
+    rows = None if pilot.rows is None else seen[pilot.rows.release.source][0]
+    sizes = () if pilot.sizes is None else seen[pilot.sizes.release.source]
+    noises = tuple(column.deviation / sqrt(2) for column in release.measures)
+    found = adapt(release.bounded, pilot, rows, sizes, noises)
+    return replace(_price_release(found.bounded, plan.terms), cut=found.cut, words=found.words)
+
+
+def _histogram(column: Priced, counts: tuple[float, ...]) -> Histogram:
+    """Return a released histogram of one group with what its bins stand for."""
+    argument = column.bounded.measure.argument
+    members = () if argument is None else argument.domain.members() or ()
+    return Histogram(
+        tuple((bin_, n) for bin_, n in zip(members, counts, strict=True)
+              if isinstance(bin_, int)),
+        column.scale,
+    )
 
 
 def remaining(plan: NoisePlan, kept: frozenset[str]) -> NoisePlan:
@@ -160,7 +245,7 @@ def remaining(plan: NoisePlan, kept: frozenset[str]) -> NoisePlan:
     Guarantee: a kept answer is a released value, so giving it again costs nothing; the loss of
     the others is that of the same mechanisms without the kept columns, never more than before.
     """
-    return _added_up(plan.releases, plan.delta, plan.tail, plan.order, kept)
+    return _added_up(plan.releases, plan.terms, plan.order, kept)
 
 
 def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
@@ -173,7 +258,7 @@ def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
         )
         for r in bounded
     )
-    return NoisePlan(releases, (), PrivacyLoss.zero(), Fraction(0), Fraction(0), order)
+    return NoisePlan(releases, (), PrivacyLoss.zero(), order, NOTHING)
 
 
 def _columns(release: BoundedRelease) -> list[tuple[int, BoundedMeasure]]:
@@ -194,7 +279,7 @@ def _largest(bounded: BoundedMeasure) -> float:
     return max(abs(low - measure.center), abs(high - measure.center))
 
 
-def _better(measures: list[BoundedMeasure], budget: _Budget) -> Mechanism:
+def _better(measures: list[BoundedMeasure], budget: Terms) -> Mechanism:
     """Compare the two noises by the geometric mean of their deviations over all columns."""
     if not budget.delta > 0 or not measures:
         return Mechanism.LAPLACE
@@ -207,22 +292,20 @@ def _better(measures: list[BoundedMeasure], budget: _Budget) -> Mechanism:
     return Mechanism.GAUSSIAN if ratio > 1 else Mechanism.LAPLACE
 
 
-def _multiplier(budget: _Budget) -> float:
+def _multiplier(budget: Terms) -> float:
     return gaussian.multiplier_for(budget.epsilon, budget.delta)
 
 
-def _price_release(
-    release: BoundedRelease, mechanism: Mechanism, budget: _Budget
-) -> PricedRelease:
+def _price_release(release: BoundedRelease, budget: Terms) -> PricedRelease:
     _check_cells(release)
     names = _answer_keys(release)
     measures = tuple(
-        _price_measure(m, name, mechanism, budget)
+        _price_measure(m, name, budget)
         for m, name in zip(release.measures, names, strict=False)
     )
     selection, tau = None, None
     if release.selection is not None:
-        selection = _price_measure(release.selection, names[-1], mechanism, budget)
+        selection = _price_measure(release.selection, names[-1], budget)
         selection = replace(selection, key=key_of("selection", selection.key))
         tau = _threshold(selection, budget)
     grids = tuple(m.grid for m in measures)
@@ -242,10 +325,9 @@ def _check_cells(release: BoundedRelease) -> None:
                           "each are too many", "GROUP BY fewer values")
 
 
-def _price_measure(
-    bounded: BoundedMeasure, key: str, mechanism: Mechanism, budget: _Budget
-) -> Priced:
-    grid = _grid(bounded, mechanism, budget)
+def _price_measure(bounded: BoundedMeasure, key: str, budget: Terms) -> Priced:
+    mechanism = budget.mechanism
+    grid = _grid(bounded, budget)
     l1, l2_squared = bounded.strategy.sensitivity(bounded.measure, grid.largest)
     if l1 == 0:
         return Priced(bounded, Mechanism.EXACT, grid, 0.0, 0, 0, key)
@@ -259,21 +341,33 @@ def _price_measure(
     return Priced(bounded, mechanism, grid, scale, l1, l2_squared, key)
 
 
-def _sigma(l2_squared: int, budget: _Budget) -> float:
+def _sigma(l2_squared: int, budget: Terms) -> float:
     """Return the smallest sigma whose share of the joint Gaussian's rho is one column's.
 
-    sigma^2 >= multiplier^2 * columns * l2^2, rounded up: each column then has at most
-    rho = 1 / (2 multiplier^2 columns), and all of them 1 / (2 multiplier^2).
+    sigma^2 >= unit^2 * l2^2 and unit^2 >= multiplier^2 * columns, each rounded up: each column
+    then has at most rho = 1 / (2 unit^2), and all of them 1 / (2 multiplier^2).
     """
-    square = Fraction(_multiplier(budget)) ** 2 * budget.columns * l2_squared
-    sigma = sqrt(float(square))
-    while Fraction(sigma) ** 2 < square:
-        sigma *= 1 + 2.0**-52
-    return sigma
+    return _root(Fraction(_unit_sigma(budget)) ** 2 * l2_squared)
 
 
-def _grid(bounded: BoundedMeasure, mechanism: Mechanism, budget: _Budget) -> Grid:
-    """Return the grid of a column: whole numbers for counts, a fine power of two for sums."""
+def _unit_sigma(budget: Terms) -> float:
+    """Return the sigma of a column that one unit moves by 1."""
+    return _root(Fraction(_multiplier(budget)) ** 2 * budget.columns)
+
+
+def _root(square: Fraction) -> float:
+    """Return a float whose square is at least this."""
+    root = sqrt(float(square))
+    while Fraction(root) ** 2 < square:
+        root *= 1 + 2.0**-52
+    return root
+
+
+def _grid(bounded: BoundedMeasure, budget: Terms) -> Grid:
+    """Return the grid of a column: whole numbers for counts, a fine power of two for sums.
+
+    Where the snapshot holds a column's integers, the grid is theirs, or a finer one.
+    """
     measure = bounded.measure
     if measure.aggregate is not Aggregate.SUM or measure.argument is None:
         return Grid(1.0, 0, 1)
@@ -281,7 +375,7 @@ def _grid(bounded: BoundedMeasure, mechanism: Mechanism, budget: _Budget) -> Gri
     if largest == 0:
         return Grid(1.0, 0, 0)
     l1, l2_squared = bounded.strategy.sensitivity(measure, 1)
-    if mechanism is Mechanism.LAPLACE:
+    if budget.mechanism is Mechanism.LAPLACE:
         scale = largest * l1 * float(1 / budget.share)
     else:
         scale = largest * _multiplier(budget) * sqrt(budget.columns * l2_squared)
@@ -289,6 +383,9 @@ def _grid(bounded: BoundedMeasure, mechanism: Mechanism, budget: _Budget) -> Gri
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
     step = 2.0 ** floor(log2(scale / STEP_SHARE))
+    stored = stored_grid(measure.argument, bounded.strategy.relation, measure.center, step, scale)
+    if stored is not None:
+        return stored
     low, high = measure.argument.domain.interval or (0.0, 0.0)
     ends = [half_away((end - measure.center) * (1 / step)) for end in (low, high)]
     if not any(ends):
@@ -300,7 +397,7 @@ def _grid(bounded: BoundedMeasure, mechanism: Mechanism, budget: _Budget) -> Gri
     return Grid(step, int(ends[0]), int(ends[1]))
 
 
-def _threshold(selection: Priced, budget: _Budget) -> int:
+def _threshold(selection: Priced, budget: Terms) -> int:
     """Return the noisy count of units from which on a key is shown."""
     groups = selection.bounded.strategy.groups
     per_key = threshold.delta_per_key(budget.tail, groups)
@@ -343,29 +440,34 @@ def _common_text(release: BoundedRelease, strategy: Strategy) -> tuple[Numbering
 
 
 def _added_up(
-    releases: tuple[PricedRelease, ...], delta: Fraction, tail: Fraction, order: Fraction,
-    kept: frozenset[str],
+    releases: tuple[PricedRelease, ...], terms: Terms, order: Fraction, kept: frozenset[str],
 ) -> NoisePlan:
-    """List the facts to charge, each noised column once however often it is used."""
-    paid: dict[str, Priced] = {}
+    """List the facts to charge, each noised column once however often it is used.
+
+    A column whose bounds are still to be chosen is charged by what every choice keeps to.
+    """
+    paid: dict[str, Event | tuple[int, float]] = {}
     tails: set[str] = set()
     for release in releases:
         columns = [*release.measures, *([release.selection] if release.selection else [])]
         for column in columns:
             if column.mechanism is not Mechanism.EXACT and column.key not in kept:
-                paid.setdefault(column.key, column)
+                paid.setdefault(column.key, _fact(column, release.pilot is not None, terms))
         if release.selection is not None and release.selection.key not in kept:
             tails.add(release.selection.key)
-    events: list[Event] = [
-        LaplaceEvent(c.l1, c.scale) for c in paid.values() if c.mechanism is Mechanism.LAPLACE
-    ]
-    parts = tuple(
-        (c.l2_squared, c.scale) for c in paid.values() if c.mechanism is Mechanism.GAUSSIAN
-    )
+    events = [fact for fact in paid.values() if not isinstance(fact, tuple)]
+    parts = tuple(fact for fact in paid.values() if isinstance(fact, tuple))
     if parts:
-        events.append(GaussianEvent(parts, delta))
-    events.extend(ThresholdEvent(tail) for _ in tails)
-    return NoisePlan(releases, tuple(events), loss_of(tuple(events), order), delta, tail, order)
+        events.append(GaussianEvent(parts, terms.delta))
+    events.extend(ThresholdEvent(terms.tail) for _ in tails)
+    return NoisePlan(releases, tuple(events), loss_of(tuple(events), order), order, terms)
+
+
+def _fact(column: Priced, adapts: bool, terms: Terms) -> Event | tuple[int, float]:
+    """Return the fact that pays for a column: an event, or its part of the joint Gaussian."""
+    if column.mechanism is Mechanism.LAPLACE:
+        return PureEvent(terms.share) if adapts else LaplaceEvent(column.l1, column.scale)
+    return (1, _unit_sigma(terms)) if adapts else (column.l2_squared, column.scale)
 
 
 def _without_noise(bounded: BoundedMeasure, key: str) -> Priced:

@@ -9,7 +9,7 @@ from sqlglot import exp
 from planner.domain import MEMBERS_MAX, Domain, Type
 from planner.expression import Expression
 from planner.relation import Aggregate, Reading
-from planner.scope import refused
+from planner.scope import claim, refused
 
 VALUES_MAX = 1_000  # values a MODE may choose among
 
@@ -24,11 +24,14 @@ def reading_of(
     if isinstance(node, exp.Median):
         return node.this, ((Reading.QUANTILE, 0.5),)
     if isinstance(node, exp.Min | exp.Max):
+        claim(node, "this")  # MIN(x, 3) would be a list of the three least
         reading = Reading.LEAST if isinstance(node, exp.Min) else Reading.GREATEST
         return node.this, ((reading, 0.0),)
     if isinstance(node, exp.Mode) and node.this is not None:
+        claim(node, "this")
         return node.this, ((Reading.MODE, 0.0),)
     if isinstance(node, WITH_SHARE) and "this" in node.args:
+        claim(node, "this", "expression", "quantile")
         share = node.args.get("expression") or node.args.get("quantile")
         if isinstance(share, exp.Order):  # QUANTILE_CONT(x, 0.9 ORDER BY x)
             return _ordered(node.this, share, node)

@@ -180,8 +180,12 @@ CALL_RULES: tuple[tuple[str, str], ...] = (
     ("analyst", "The policy names its analysts; a question comes from one of them."),
     ("epsilon", "Epsilon is a positive number, and infinite in insecure testing only."),
     ("delta", "Delta lies in [0, 1); choosing among unknown keys needs it above zero."),
+    ("bounds", "bounds= is 'auto' (chosen privately) or 'declared' (the policy's)."),
     ("rows", "The rows of a patient that may count are a whole number up to the ceiling."),
     ("dialect", "A question is written in DuckDB's SQL or in one of the listed dialects."),
+    ("training-view", "A training view is a SELECT of patients' rows, each column with a domain."),
+    ("label", "The label is one output of the training view with a finite or bounded domain."),
+    ("model", "A model is one of the named families, with settings it knows."),
     ("testing", "Seeds and exact numbers are for engines opened with insecure_testing."),
 )
 

@@ -17,6 +17,7 @@ from planner.expression import Call, Column, Expression, Literal
 UNIT_NAME = "__u"
 GIVEN_NAME = "__given"  # the column that stands for a released number used as a constant
 RANK_NAME = "__rank"
+ROWS_NAME = "__n"  # how many rows the unit has in this table, on each of them
 RANK = Domain(Type.INTEGER, nullable=True)
 
 
@@ -119,8 +120,9 @@ class Quantile:
 class Release:
     """Where protected rows become noisy numbers: groups by keys, one column per measure.
 
-    Its own columns are named k1, ... (keys), m1, ... (measures), q1, ... (read off trees) and
-    d1, ... (statistics computed from measures) under `source`.
+    Its own columns are named k1, ... (keys), m1, ... (measures), q1, ... (read off trees),
+    d1, ... (statistics computed from measures) and c1, ... (the center of each sum) under
+    `source`. `centred` lists the sums that are only read together with their center.
     """
 
     source: int
@@ -129,6 +131,7 @@ class Release:
     measures: tuple[Measure, ...]
     quantiles: tuple[Quantile, ...] = ()
     derived: tuple[Expression, ...] = ()
+    centred: tuple[int, ...] = ()
 
     def key_column(self, place: int) -> Column:
         """The released column of a key."""
@@ -651,10 +654,11 @@ def _limited_above(window: Window, driver: Driver, rows: int) -> Relation:
     conditions: list[Expression] = []
     for source, _ in driver.parts:
         if source in scans and rows < rows_max_of_scan(scans[source]):
-            conditions.append(_at_most(Column(source, RANK_NAME, RANK), rows))
+            conditions.append(at_most(Column(source, RANK_NAME, RANK), rows))
     return Filter(window, tuple(conditions)) if conditions else window
 
 
-def _at_most(column: Column, rows: int) -> Expression:
+def at_most(column: Column, rows: int) -> Call:
+    """Return the condition that a number which is never NULL is at most `rows`."""
     limit = Literal(rows, Domain(Type.INTEGER, False, rows, rows))
     return Call("le", (column, limit), Domain(Type.BOOLEAN, nullable=False))

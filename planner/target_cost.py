@@ -9,10 +9,11 @@ from types import MappingProxyType
 from mechanisms.pricing import loss_of, revealed
 from planner.bind import Bound
 from planner.domain import Value
-from planner.expression import Column, Expression, replaced
+from planner.expression import Column, Expression, columns_of, replaced
 from planner.relation import Aggregate
 from planner.target import Aim, Target, at_level, is_close, release_of, reservation
 from planner.uncertainty import (
+    Widths,
     confidence_of,
     derived_columns,
     interval_of,
@@ -95,7 +96,9 @@ def _first_levels(
         widths = _widths(aim, columns, level)
         for size in SIZES:
             values: dict[Expression, Value | None] = {
-                c: _typical(aim, c, expression, size) for c in columns
+                # What is not noisy is the declared center of an average.
+                c: _typical(aim, c, expression, size) if c in columns else c.domain.low
+                for c in columns_of(expression)
             }
             interval = interval_of(expression, values, widths)
             middle = None if interval is None else (interval[0] + interval[1]) / 2
@@ -115,7 +118,7 @@ def _typical(aim: Aim, column: Column, expression: Expression, size: int) -> flo
     return 0.0 if inside and measure.aggregate is Aggregate.SUM else float(size)
 
 
-def _widths(aim: Aim, columns: tuple[Column, ...], level: int) -> dict[Column, float]:
+def _widths(aim: Aim, columns: tuple[Column, ...], level: int) -> Widths:
     plan, target = at_level(aim.plan, aim.levels, level), aim.target
     confidence = confidence_of(len(columns), target.confidence)
     found = {}
@@ -124,7 +127,7 @@ def _widths(aim: Aim, columns: tuple[Column, ...], level: int) -> dict[Column, f
         width = measure.half_width(confidence)
         if _is_total(target) and release.bounded.keys is not None:
             width = summed_width(width, measure.deviation, len(release.bounded.keys), confidence)
-        found[column] = width
+        found[column] = (width, width)
     return found
 
 

@@ -20,7 +20,7 @@ from planner.relation import Relation, Release, Summary, walk_relations
 CONFIDENCE = 0.95
 Interval = tuple[float, float]
 Values = Mapping[Expression, Value | None]
-Widths = Mapping[Column, float]
+Widths = Mapping[Column, tuple[float, float]]  # below and above the noisy number
 
 # Rising in the first argument when the others are constants.
 RISING = frozenset({"floor", "ceil", "trunc", "round", "sqrt", "ln", "log10", "log2", "exp",
@@ -89,7 +89,8 @@ def ends_of(column: Column) -> tuple[Column, ...]:
 def interval_of(expression: Expression, values: Values, widths: Widths) -> Interval | None:
     """Return the closed interval of an expression for one row, or None where it is not known.
 
-    `values` gives every column of the expression, `widths` the half-width of each noisy one.
+    `values` gives every column of the expression, `widths` how far the exact number can lie
+    below and above each noisy one.
     """
     try:
         found = _interval(expression, values, widths)
@@ -114,7 +115,8 @@ def _interval(node: Expression, values: Values, widths: Widths) -> Interval | No
         value = values[node]
         if not isinstance(value, int | float):
             return None
-        return (value - widths[node], value + widths[node])
+        below, above = widths[node]
+        return (value - below, value + above)
     if not isinstance(node, Call):
         return None
     if node.function == "cast":

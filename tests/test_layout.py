@@ -24,7 +24,7 @@ TOP_LEVEL = frozenset({
 DOORS: dict[str, tuple[str, ...]] = {
     "cryptography": ("mechanisms/randomness.py",),
     "diffprivlib": (),
-    "dp_accounting": (),
+    "dp_accounting": ("mechanisms/sampled.py",),
     "duckdb": ("engine/database.py",),
     "keras": (),
     "matplotlib": ("engine/picture.py",),
@@ -38,7 +38,7 @@ DOORS: dict[str, tuple[str, ...]] = {
             "scope", "subqueries", "target_text", "totals", "unit_measures", "windows",
         )
     ),
-    "tensorflow": (),
+    "tensorflow": ("models/tensors.py",),
     "tensorflow_privacy": (),
     "tf_keras": (),
     "torch": (),

@@ -105,7 +105,7 @@ def shown(run: Run, draws: int, own: Callable[[Any], bool]) -> int:
     block = 2_000
     for _ in range(draws // block):
         many = {(*key, i): n for key, n in mine.items() for i in range(block)}
-        chosen = choose_keys(release, Exact({SELECTION: many}), randomness)
+        chosen = choose_keys(release, Exact(release, {SELECTION: many}), randomness)
         hits += len({key[-1] for key in chosen.keys})
     return hits
 

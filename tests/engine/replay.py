@@ -8,7 +8,7 @@ of every measure with the sensitivity that the plan states: no noise, no toleran
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ from engine.api import Settings
 from engine.clinic import DEPARTMENTS, REGIONS, TESTS, clinic_policy, write_clinic
 from engine.execution import open_unpaid
 from engine.release import Released, add_noise, choose_keys
-from engine.releases import given_values, keys_of, names_of
+from engine.releases import given_values, keys_of
 from mechanisms.quantile_tree import node_counts
+from mechanisms.randomness import Randomness
 from planner.bind import Bound, bind
 from planner.bounded_sql import SELECTION, SPREAD_OUT
 from planner.bounding import bound as bound_release
 from planner.catalog import Catalog
 from planner.parse import parse
+from planner.pilot import Bounds
 from planner.plan import Plan, describe
 from planner.price import NoisePlan, Priced, price
 from planner.relation import Aggregate
@@ -240,28 +242,34 @@ Given = Mapping[int, tuple[tuple[Any, ...], ...]]
 class Run:
     """A plan and the exact integers of its columns on one database.
 
-    `given` are the released answers that each release used as constants: a replay on a
-    neighbour uses the same ones, because by then they are public.
+    `given` are the released answers that each release used as constants, and `pilots` the
+    released pilots that chose its bounds: a replay on a neighbour uses the same ones, because by
+    then they are public.
     """
 
     bound: Bound
     plan: NoisePlan
     vectors: tuple[tuple[str, Priced, Vector], ...]
     given: tuple[Given, ...]
+    pilots: Mapping[str, tuple[float, ...]]
 
 
-def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None = None) -> Run:
+def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None = None,
+             bounds: Bounds = Bounds.DEFAULT) -> Run:
     """Run the statements that epsilon 0.5 would run, and keep what noise would be added to."""
-    bound, plan = engine._plan(sql, Settings(0.5, None, rows), engine._data)
+    settings = Settings(0.5, None, rows, bounds=bounds)
+    bound, plan = engine._plan(sql, settings, engine._data)
     reader = open_unpaid(plan, engine._data.database, insecure_testing=True)
-    wanted = frozenset(names_of(plan))
     known: dict[str, Released] = {}
     vectors: list[tuple[str, Priced, Vector]] = []
     used: list[Given] = []
-    for n, release in enumerate(plan.releases):
+    pilots: dict[str, tuple[float, ...]] = {}
+    for n, planned_release in enumerate(plan.releases):
         given = like.given[n] if like else given_values(bound, plan, known, engine._data.public)
         used.append(given)
-        numbers = reader.run(release, wanted, given)
+        numbers = reader.run(n, pilots, given)
+        release = numbers.release
+        plan = replace(plan, releases=(*plan.releases[:n], release, *plan.releases[n + 1 :]))
         columns = [(f"{n}.{i}", i, c) for i, c in enumerate(release.measures)]
         if release.selection is not None:
             columns.append((f"{n}.keys", SELECTION, release.selection))
@@ -272,9 +280,14 @@ def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None
                 nothing: Any = {} if column.bounded.measure.aggregate in SPREAD_OUT else 0
                 values = {key: values.get(key, nothing) for key in release.bounded.keys}
             vectors.append((label, column, _flat(column, values)))
-            if place != SELECTION:
-                known[column.key] = add_noise(column, keys_of(release, known), values, None)
-    return Run(bound, plan, tuple(vectors), tuple(used))
+            if place == SELECTION:
+                continue
+            noise = Randomness.seeded(n) if planned_release.bounded.release.source < 0 else None
+            known[column.key] = add_noise(column, keys_of(release, known), values, noise)
+            if noise is not None:
+                pilots[column.key] = (known[column.key].values if like is None
+                                      else like.pilots[column.key])
+    return Run(bound, plan, tuple(vectors), tuple(used), pilots)
 
 
 def _flat(column: Priced, values: Mapping[tuple[Any, ...], Any]) -> Vector:

@@ -43,7 +43,7 @@ def test_an_accepted_case_is_bounded_as_its_file_says(case: Case, catalog: Catal
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=str)
 def test_an_accepted_case_runs_with_noise(case: Case, catalog: Catalog, base: Engine) -> None:
-    result = base.query(case.sql, epsilon=0.5)
+    result = base.query(case.sql, epsilon=0.5, bounds="declared")
     bound, plan = planned(case.sql, catalog)
     assert result.columns == tuple(name for name, _ in bound.rows.outputs)
     assert all(len(row) == len(result.columns) for row in result.rows)
@@ -51,7 +51,7 @@ def test_an_accepted_case_runs_with_noise(case: Case, catalog: Catalog, base: En
                if isinstance(cell, float))
     assert not result.is_private
     stated = [(r.l1, r.l2, r.keys, r.strategy, r.mechanism) for r in result.plan.releases]
-    explained = base.explain(case.sql, epsilon=0.5)
+    explained = base.explain(case.sql, epsilon=0.5, bounds="declared")
     assert stated == [(r.l1, r.l2, r.keys, r.strategy, r.mechanism) for r in explained.releases]
     assert len(stated) == sum(len(r.measures) + (r.selection is not None) for r in plan.releases)
 

@@ -21,6 +21,7 @@ from mechanisms.event import (
     GradualEvent,
     LaplaceEvent,
     PureEvent,
+    SampledGaussianEvent,
     ThresholdEvent,
     from_json,
     to_json,
@@ -40,6 +41,10 @@ EVENTS: list[Event] = [
     PureEvent(Fraction(1, 3)),
     ExponentialEvent(Fraction(1, 10)),
     ExponentialEvent(Fraction(5)),
+    SampledGaussianEvent((((1.0, 20.5, 30),),), Fraction(1, 10**6)),
+    SampledGaussianEvent(
+        (((0.03125, 2.5, 300), (1.0, 30.0, 1)), ((1.0, 10.0, 1),)), Fraction(1, 10**6)
+    ),
     GradualEvent(1, 10.0, 41),
     GradualEvent(3 * 2**20, 2.0**24 / 3, 1),
 ]
@@ -51,6 +56,8 @@ KEPT = {
     '{"delta":"1/1000000000","kind":"threshold"}': ThresholdEvent(Fraction(1, 10**9)),
     '{"epsilon":"1/10","kind":"pure"}': PureEvent(Fraction(1, 10)),
     '{"epsilon":"5","kind":"exponential"}': ExponentialEvent(Fraction(5)),
+    '{"branches":[[["0x1.0000000000000p+0","0x1.4800000000000p+4",30]]],"delta":"1/1000000",'
+    '"kind":"sampled gaussian"}': EVENTS[10],
     '{"kind":"gradual","l1":1,"levels":41,"scale":"0x1.4000000000000p+3"}': GradualEvent(
         1, 10.0, 41
     ),
@@ -124,6 +131,16 @@ def test_more_sensitivity_or_less_noise_never_costs_less(event: Event, factor: i
             worse = [GaussianEvent(p, delta) for p in (larger, quieter, wider)]
         case ThresholdEvent(delta):
             worse = [ThresholdEvent(factor * delta)]
+        case SampledGaussianEvent(branches, delta):
+            worse = [
+                SampledGaussianEvent(tuple(
+                    tuple(changed(*phase) for phase in branch) for branch in branches
+                ), delta)
+                for changed in (
+                    lambda q, z, n: (min(1.0, factor * q), z / factor, n),
+                    lambda q, z, n: (q, z, factor * n),
+                )
+            ]
         case PureEvent(epsilon) | ExponentialEvent(epsilon):
             worse = [type(event)(factor * epsilon)]
     before = price(event, ORDER)

@@ -47,3 +47,20 @@ SELECT COUNT(DISTINCT (department, los)) FROM visits;
 -- the sum of row keys
 SELECT SUM(visit_id) FROM visits;
 -- ! types
+
+-- a list of the three least
+SELECT MIN(cost, 3) FROM visits;
+-- ! unknown-clause
+
+-- a list of the three greatest of each patient
+SELECT AVG(m) FROM (SELECT patient_id, MAX(cost, 3) AS m FROM visits GROUP BY patient_id) AS t;
+-- ! unknown-clause
+
+-- a second argument of MODE
+SELECT MODE(los, 3) FROM visits;
+-- ! unknown-clause
+
+-- a window with a second argument
+SELECT COUNT(*) FROM (SELECT MIN(los, 2) OVER (PARTITION BY patient_id) AS m FROM visits) AS t
+WHERE m > 3;
+-- ! unknown-clause

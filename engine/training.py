@@ -1,0 +1,250 @@
+"""The one visible road of a training run: bind the view, price, charge, read, descend, keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import Broken
+from engine.execution import RowReader, open_paid_rows, open_rows, open_unpaid_rows
+from engine.ledger import Ledger
+from engine.training_runs import RunFolder, run_folder
+from mechanisms.event import to_json
+from mechanisms.filter import Filter
+from mechanisms.loss import PrivacyLoss
+from mechanisms.randomness import Randomness
+from planner.canonical import key_of
+from planner.policy import Policy
+from planner.refusal import Refused
+from planner.training_view import TrainingView, bind_view
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from engine.snapshot import Snapshot
+    from models.model import Model
+    from models.run import RunPlan
+
+Progress = Callable[[str, int, int], None]
+SPLIT, METRICS = 2**40, 2**40 + 1  # places of a run's randomness beside those of its steps
+CHECKPOINTS = 20  # how often a run is written down on its way
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a training run needs of an engine: one version of everything."""
+
+    policy: Policy
+    snapshot: Snapshot
+    database: DuckDBPyConnection
+    ledger: Ledger | None
+    filter: Filter
+    randomness: Randomness
+    directory: Path
+    stem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked of `engine.train`, checked by the stages that use it."""
+
+    sql: str
+    label: str
+    model: str
+    epsilon: Fraction
+    delta: Fraction
+    rows: int | None = None
+    units: int | None = None
+    dialect: str = "duckdb"
+    buckets: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A bound and priced run: what is charged, and what the charge pays for."""
+
+    view: TrainingView
+    run: RunPlan
+    statement: str
+
+    @property
+    def plan_hash(self) -> str:
+        """Name exactly what is paid for: the statement, the run and its noise."""
+        return key_of("training", self.statement, repr(self.run.facts()), repr(self.run.event))
+
+
+def plan_training(request: Request, site: Site) -> Order:
+    """Text to priced run: reads no row, spends nothing."""
+    from models.encoding import Encoding
+    from models.family import family_of
+    from models.run import plan_run, settings_from
+
+    rows = request.rows if request.rows is not None else site.policy.defaults.rows_per_unit
+    view = bind_view(request.sql, site.snapshot.catalog, request.label, rows,
+                     dialect=request.dialect, buckets=request.buckets)
+    encoding = Encoding(view.features, view.label)
+    settings = settings_from(request.options)
+    family = family_of(request.model, encoding, settings)
+    run = plan_run(family.name, encoding, settings, family.defaults, family.network.size,
+                   _units(request, site), request.epsilon, request.delta, site.filter.order)
+    return Order(view, run, view.statement)
+
+
+def _units(request: Request, site: Site) -> int:
+    """Return the public number of patients. Wrong, it costs accuracy and never privacy."""
+    units = request.units if request.units is not None else site.policy.units
+    if units is None:
+        raise Refused("model", "batches are sized by a public number of patients, which neither "
+                      "the call nor the policy gives", "units: 5000 in the policy, or units=5000")
+    if type(units) is not int or not 1 <= units <= 10**10:
+        raise Refused("model", f"units must be a whole number from 1 up, got {units!r}",
+                      "units=5000")
+    return units
+
+
+def train(
+    request: Request, site: Site, who: str, quota: Any, progress: Progress | None = None
+) -> Model:
+    """Plan, pay once, then train: the road of `Engine.train`."""
+    order = plan_training(request, site)
+    if site.ledger is None:
+        reader = open_unpaid_rows(order.statement, site.database, insecure_testing=True)
+        return _train(order, reader, site, site.randomness.bytes(32), None, progress,
+                      PrivacyLoss.zero())
+    run = order.run
+    receipt = site.ledger.charge(
+        run.cost, analyst=who, quota=quota, events_json=to_json((run.event,)), sql=request.sql,
+        plan_hash=order.plan_hash, policy_hash=site.policy.policy_hash,
+        data_version=site.snapshot.data_version,
+    )
+    with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
+        folder = run_folder(site.directory, site.stem, receipt.seq)
+        with folder.alone():
+            key = folder.key()
+            reader = open_rows(order.statement, order.plan_hash, receipt, site.ledger,
+                               site.database, site.snapshot.data_version)
+            return _train(order, reader, site, key, folder, progress, run.cost, receipt.seq)
+    raise Broken
+
+
+def resume(
+    request: Request, site: Site, seq: int, progress: Progress | None = None
+) -> Model:
+    """Go on with a run that charge `seq` paid: free, and it ends in the same model.
+
+    Raises Refused where the charge paid for another run, or for other data.
+    """
+    order = plan_training(request, site)
+    if site.ledger is None:
+        raise Refused("testing", "a test run is not charged, so it cannot be resumed", "train()")
+    charge = next((c for c in site.ledger.history() if c.seq == seq), None)
+    if charge is None or (charge.plan_hash, charge.data_version) != (
+        order.plan_hash, site.snapshot.data_version
+    ):
+        raise Refused("model", f"charge {seq} did not pay for this run on this data",
+                      "the number of the charge, and the same call")
+    with suppress(Exception):
+        folder = run_folder(site.directory, site.stem, seq)
+        with folder.alone():
+            if folder.is_finished:
+                from models.model import Model
+
+                return Model.load(folder.model)
+            reader = open_paid_rows(order.statement, order.plan_hash, seq, site.ledger,
+                                    site.database, site.snapshot.data_version)
+            return _train(order, reader, site, folder.key(), folder, progress, order.run.cost, seq)
+    raise Broken
+
+
+def _train(
+    order: Order, reader: RowReader, site: Site, key: bytes, folder: RunFolder | None,
+    progress: Progress | None, cost: PrivacyLoss, seq: int | None = None,
+) -> Model:
+    """Read the rows, split the patients, run the steps, count the metrics, store the model.
+
+    Guarantee: what leaves is the parameters (noised in every step) and the noisy counts of
+    held-out patients. Which patients are held out is decided by coins from the run's key.
+    """
+    from models.descent import START, State, descend
+    from models.evaluation import evaluate
+    from models.family import family_of
+    from models.model import Model
+    from models.table import chosen, gather
+
+    run = order.run
+    table = gather(reader.chunks(), run.encoding, order.view.rows)
+    training, held = _split(table.units, run.settings.holdout, Randomness.keyed(key, SPLIT))
+    network = family_of(run.family, run.encoding, run.settings).network
+    state = folder.load() if folder is not None else None
+    if state is None:
+        state = State.start(network.initial(Randomness.keyed(key, START)))
+    learned = chosen(table, training) if len(held) else table
+    state = descend(network, learned, run, key, state, _ticker(run, folder, progress))
+    metrics = None
+    if run.held_multiplier is not None:
+        metrics = evaluate(network, state.average, table, held, run.held_multiplier,
+                           Randomness.keyed(key, METRICS))
+    made = Model(run.family, run.encoding, run.settings, state.average, cost,
+                 _card(order, site, cost, metrics, seq), metrics, site.ledger is not None)
+    if folder is not None:
+        made.save(folder.model)
+        folder.finish()
+    return made
+
+
+def _split(units: int, share: float, randomness: Randomness) -> tuple[Any, Any]:
+    """Return training and held-out patients: a coin for each, which depends on no data."""
+    import numpy as np
+
+    if share == 0:
+        return np.arange(units), np.arange(0)
+    threshold = np.uint64(int(Fraction(share) * 2**64))
+    out = randomness.uint64(units) < threshold
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def _ticker(run: RunPlan, folder: RunFolder | None, progress: Progress | None) -> Any:
+    """Return what is done after each step: show progress, and now and then write the state."""
+    every = max(1, run.steps // CHECKPOINTS)
+
+    def tick(state: Any) -> None:
+        if progress is not None:
+            progress("training", state.step, run.steps)
+        if folder is not None and state.step % every == 0 and state.step < run.steps:
+            folder.save(state)
+
+    return tick
+
+
+def _card(
+    order: Order, site: Site, cost: PrivacyLoss, metrics: Any, seq: int | None
+) -> Any:
+    from models.model import Card
+
+    run = order.run
+    return Card({
+        "model": run.family,
+        "predicts": run.encoding.label.name,
+        "from": ", ".join(f.name for f in run.encoding.features),
+        "training view": order.view.sql,
+        "privacy": f"epsilon {cost.epsilon:.6g}, delta {cost.delta:.3g}, for one patient with all "
+                   f"rows" if site.ledger is not None else "NOT PRIVATE (insecure testing)",
+        "unit": site.policy.unit,
+        "rows a patient": order.view.rows,
+        "steps": run.steps,
+        "sampling rate": run.rate,
+        "noise multiplier": run.multiplier,
+        "metrics": "none" if metrics is None else str(metrics),
+        "charge": seq,
+        "policy": site.policy.policy_hash,
+        "data version": site.snapshot.data_version,
+        "trained": datetime.now(UTC).isoformat(timespec="seconds"),
+        "intended use": "populations like the one it was trained on; not for clinical decisions "
+                        "without validation",
+    })

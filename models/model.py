@@ -1,0 +1,138 @@
+"""A trained model: public parameters and facts of its run in; predictions, files, a card out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mechanisms.loss import PrivacyLoss
+from models.descent import Network, Vector
+from models.encoding import Doubles, Encoding, Task
+from models.evaluation import Evaluation
+from models.family import family_of
+from models.linear import sigmoid, softmax
+from models.run import Settings, settings_from
+from planner.refusal import Refused
+
+VERSION = 1
+ROWS_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a reader must know of a model: its data, its price, its protection, its quality."""
+
+    facts: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.facts[name]
+
+    def __str__(self) -> str:
+        width = max(map(len, self.facts))
+        return "\n".join(f"{name:{width}}  {value}" for name, value in self.facts.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A released model. It is public: what it predicts, to whom and how often costs nothing.
+
+    `metrics` are those of held-out patients, noised and paid for with the run (None without).
+    """
+
+    family: str
+    encoding: Encoding
+    settings: Settings
+    parameters: Vector = field(repr=False)
+    cost: PrivacyLoss
+    card: Card = field(repr=False)
+    metrics: Evaluation | None = None
+    is_private: bool = True
+
+    def predict(self, rows: Any) -> Doubles:
+        """Return a prediction for each row: probabilities, or values in the label's units.
+
+        `rows` is a data frame or a mapping with the feature columns of the training view. Binary
+        labels give one probability a row, [rows]; classes one for each, [rows, classes].
+        """
+        columns = self.encoding.columns(rows)
+        count = len(columns[0])
+        parts = [
+            self._predicted([column[first : first + ROWS_AT_ONCE] for column in columns])
+            for first in range(0, count, ROWS_AT_ONCE)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _predicted(self, columns: list[Any]) -> Doubles:
+        scores = self.network.scores(
+            self.parameters, self.encoding.matrix(columns), self.encoding.pixels(columns)
+        )
+        if self.encoding.task is Task.BINARY:
+            return sigmoid(scores[:, 0])
+        if self.encoding.task is Task.CLASSES:
+            return softmax(scores)
+        return self.encoding.unscaled(scores[:, 0])
+
+    @property
+    def network(self) -> Network:
+        """The function that the parameters fill."""
+        return family_of(self.family, self.encoding, self.settings).network
+
+    @property
+    def classes(self) -> tuple[str | int, ...]:
+        """The values of the label, in the order of predicted probabilities."""
+        return self.encoding.classes
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model into a folder: model.json and parameters.npy, no code and no pickle."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        np.save(place / "parameters.npy", self.parameters, allow_pickle=False)
+        (place / "model.json").write_text(json.dumps({
+            "version": VERSION, "family": self.family, "encoding": self.encoding.to_dict(),
+            "settings": {name: getattr(self.settings, name) for name in Settings.__slots__},
+            "cost": [str(self.cost.exact_epsilon), str(self.cost.exact_delta),
+                     str(self.cost.exact_rdp), str(self.cost.exact_quoted_delta)],
+            "card": dict(self.card.facts),
+            "metrics": None if self.metrics is None else self.metrics.to_dict(),
+            "is_private": self.is_private,
+        }, indent=1, default=str))
+        return place
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Model:
+        """Read a model that `save` wrote. Raises Refused for anything else."""
+        place = Path(folder)
+        try:
+            fields = json.loads((place / "model.json").read_text())
+            if fields["version"] != VERSION:
+                raise ValueError("another version")
+            parameters = np.load(place / "parameters.npy", allow_pickle=False).astype(np.float64)
+            encoding = Encoding.from_dict(fields["encoding"])
+            settings = settings_from(fields["settings"])
+            loss = PrivacyLoss(*map(Decimal, fields["cost"]))
+            metrics = fields["metrics"]
+            found = cls(
+                fields["family"], encoding, settings, parameters, loss, Card(fields["card"]),
+                None if metrics is None else Evaluation.from_dict(metrics),
+                bool(fields["is_private"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise Refused("model", f"{place} holds no model that was saved here "
+                          f"({type(problem).__name__})", "Model.load('readmit/')") from None
+        if parameters.shape != (found.network.size,) or not all(map(math.isfinite, parameters)):
+            raise Refused("model", f"the parameters in {place} do not fit the model", "")
+        return found
+
+    def __str__(self) -> str:
+        stamp = "" if self.is_private else "NOT PRIVATE  "
+        lines = [f"{stamp}{self.family} model for {self.encoding.label.name}, cost {self.cost}"]
+        if self.metrics is not None:
+            lines.append(f"on held-out patients: {self.metrics}")
+        return "\n".join(lines)

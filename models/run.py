@@ -1,0 +1,205 @@
+"""Settings in, a priced training run out: sampling, steps and noise, fixed before a row is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from mechanisms.event import Phase, SampledGaussianEvent
+from mechanisms.loss import PrivacyLoss
+from mechanisms.pricing import loss_of
+from mechanisms.sampled import multiplier_for
+from mechanisms.sampled import rdp as rdp_of
+from models.clipping import Clip
+from models.encoding import Encoding, Task
+from planner.refusal import Refused
+
+FULL_BATCH_BELOW = 5_000  # patients; below it a sample has nothing to gain
+SHARE_MAX = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to train; None means the family's default. All of it is public and chosen beforehand.
+
+    `batch` is the expected number of patients in a step (None: all of them, where the family
+    or the table is small); `holdout` the share of patients kept for the metrics; `clip` the norm
+    at which a patient's gradient is clipped (None: the family's way, models/clipping.py);
+    `learning_rate` and `decay` (weight decay) act after the noise; `hidden` are layers of "mlp".
+    """
+
+    steps: int | None = None
+    batch: int | None = None
+    holdout: float = 0.2
+    clip: float | None = None
+    learning_rate: float | None = None
+    decay: float | None = None
+    hidden: tuple[int, ...] = (32,)
+
+    def __post_init__(self) -> None:
+        _check("steps", self.steps, lambda n: type(n) is int and 1 <= n <= 1_000_000, "steps=100")
+        _check("batch", self.batch, lambda n: type(n) is int and n >= 1, "batch=512")
+        _check("holdout", self.holdout, lambda h: 0 <= h <= SHARE_MAX, "holdout=0.2")
+        for name in ("clip", "learning_rate"):
+            _check(name, getattr(self, name), lambda x: 0 < x < math.inf, f"{name}=1.0")
+        _check("decay", self.decay, lambda x: 0 <= x < 1, "decay=0.01")
+        _check("hidden", self.hidden, lambda w: isinstance(w, tuple) and len(w) <= 8 and all(
+            type(n) is int and 1 <= n <= 4096 for n in w), "hidden=(64, 64)")
+
+
+def _check(name: str, value: Any, is_valid: Any, hint: str) -> None:
+    try:
+        good = value is None or (not isinstance(value, bool) and bool(is_valid(value)))
+    except TypeError:
+        good = False
+    if not good:
+        raise Refused("model", f"{name} cannot be {value!r}", hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What a family uses where the settings say nothing."""
+
+    steps: int
+    learning_rate: float
+    decay: float
+    always_full: bool = False
+    batch: int = 512
+    clip: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """A run before it is paid: free to ask, and the same for every database of the policy.
+
+    `units` is the public number of patients that batch sizes are worked out from; `rate` is the
+    probability with which a patient is in a step's batch; `expected` is what the noisy sum is
+    divided by. `multiplier` is the noise on the sum of gradients, each of norm at most 1.
+    """
+
+    family: str
+    encoding: Encoding
+    settings: Settings
+    units: int
+    rate: float
+    steps: int
+    learning_rate: float
+    decay: float
+    clip: Clip
+    multiplier: float
+    held_multiplier: float | None
+    parameters: int
+    event: SampledGaussianEvent
+    cost: PrivacyLoss
+    statement: str = field(repr=False, default="")
+
+    @property
+    def expected(self) -> float:
+        """The expected number of patients in a step, from public numbers only."""
+        return max(1.0, self.rate * self.units * (1 - self.settings.holdout))
+
+    @property
+    def signal(self) -> float:
+        """The largest norm of a step's mean gradient over the norm of the noise on it.
+
+        Below about 0.05 even agreeing patients are drowned in every single step; what the steps
+        have in common still adds up, by the square root of their number.
+        """
+        return self.expected / (self.multiplier * math.sqrt(self.parameters))
+
+    def facts(self) -> dict[str, Any]:
+        """Return all of it as plain values: what is hashed, kept and shown."""
+        return {
+            "family": self.family, "units": self.units, "rate": self.rate, "steps": self.steps,
+            "learning_rate": self.learning_rate, "decay": self.decay, "clip": self.clip.norm,
+            "multiplier": self.multiplier, "held_multiplier": self.held_multiplier,
+            "parameters": self.parameters, "settings": asdict(self.settings),
+            "encoding": self.encoding.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        batch = "all patients" if self.rate == 1.0 else (
+            f"each patient with probability {self.rate:.4g} (about {self.expected:,.0f})"
+        )
+        lines = [
+            f"training a {self.family} model of {self.parameters:,} parameters on "
+            f"{len(self.encoding.features)} features for {self.encoding.label.name}",
+            f"  cost              {self.cost}",
+            f"  steps             {self.steps} over {batch}",
+            f"  noise multiplier  {self.multiplier:.4g}",
+            f"  expected signal   {self.signal:.2g} of the noise in one step, "
+            f"{self.signal * math.sqrt(self.steps):.2g} over all",
+        ]
+        if self.held_multiplier is not None:
+            lines.append(
+                f"  metrics           on {self.settings.holdout:.0%} of the patients, counts with "
+                f"noise {self.held_multiplier:.3g}, within the same price"
+            )
+        return "\n".join(lines)
+
+
+def plan_run(
+    family: str, encoding: Encoding, settings: Settings, defaults: Defaults, parameters: int,
+    units: int, epsilon: Fraction, delta: Fraction, order: Fraction,
+) -> RunPlan:
+    """Work out sampling and steps from public numbers, and the noise from epsilon.
+
+    Guarantee: the event is fixed here, before any row is read; its price on rail A is at most
+    (epsilon, delta). Held-out patients are told from training patients by a coin that depends on
+    no data, so the metrics on them cost the larger of the two prices and not the sum; their
+    noise is raised until neither rail pays more for them than for the training.
+    """
+    if not delta > 0:
+        raise Refused("delta", "training needs a delta above zero", "delta=1e-6")
+    steps = settings.steps or defaults.steps
+    rate = _rate(settings, defaults, units)
+    try:
+        multiplier = multiplier_for(lambda z: ((rate, z, steps),), epsilon, delta)
+        training: tuple[Phase, ...] = ((rate, multiplier, steps),)
+        branches: tuple[tuple[Phase, ...], ...] = (training,)
+        held = None
+        if settings.holdout > 0:
+            held = multiplier_for(lambda z: ((1.0, z, 1),), epsilon, delta)
+            held = max(held, math.sqrt(float(order / (2 * rdp_of(training, order)))) * (1 + 1e-9))
+            branches = (training, ((1.0, held, 1),))
+        event = SampledGaussianEvent(branches, delta)
+    except ValueError as problem:
+        raise Refused("epsilon", f"no run of {steps} steps has this price: {problem}",
+                      "an epsilon between 0.1 and 10, or fewer steps") from None
+    return RunPlan(
+        family=family, encoding=encoding, settings=settings, units=units, rate=rate, steps=steps,
+        learning_rate=settings.learning_rate or defaults.learning_rate,
+        decay=defaults.decay if settings.decay is None else settings.decay,
+        clip=Clip(settings.clip if settings.clip is not None else defaults.clip),
+        multiplier=multiplier, held_multiplier=held, parameters=parameters, event=event,
+        cost=loss_of((event,), order),
+    )
+
+
+def _rate(settings: Settings, defaults: Defaults, units: int) -> float:
+    """Return the sampling rate: 1 for small tables, else batch over units, never above 1."""
+    share = 1 - settings.holdout
+    if settings.batch is None and (defaults.always_full or units < FULL_BATCH_BELOW):
+        return 1.0
+    batch = settings.batch or defaults.batch
+    return min(1.0, batch / max(1.0, units * share))
+
+
+def settings_from(options: Mapping[str, Any]) -> Settings:
+    """Read the options of a call. Raises Refused for a name that is no setting."""
+    known = set(Settings.__slots__)
+    strange = sorted(set(options) - known)
+    if strange:
+        raise Refused("model", f"no setting {strange[0]}", ", ".join(sorted(known)))
+    given = dict(options)
+    if isinstance(given.get("hidden"), list):
+        given["hidden"] = tuple(given["hidden"])
+    return Settings(**given)
+
+
+def is_classified(encoding: Encoding) -> bool:
+    """Return whether the label is a class."""
+    return encoding.task is not Task.REAL

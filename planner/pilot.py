@@ -1,0 +1,339 @@
+"""A bounded release in, the small question that is asked first out: which clip would suit it.
+
+How many rows a patient has, and how large the values are, is bought from the budget as noisy
+histograms on a geometric grid. Only their released numbers choose a clip (adaptive.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from math import ceil, floor, log2
+
+from planner.bind import Bound, Rows
+from planner.bounding import BoundedMeasure, BoundedRelease, Shape, bound
+from planner.catalog import Catalog
+from planner.domain import Domain, Type, integer, real
+from planner.emit import read_by, statement_relations
+from planner.expression import Call, Column, Expression, Literal, columns_of, walk
+from planner.functions import make
+from planner.relation import (
+    Aggregate,
+    Measure,
+    Relation,
+    Release,
+    Scan,
+    Union,
+    UnitAggregate,
+    UnitItem,
+    Window,
+    driver_of,
+    rows_max,
+    walk_relations,
+)
+
+# Values of a real column are told apart down to its largest bound over 2^30.
+OCTAVES_MAX = 30
+# Half an octave: 1, 2, 3, 4, 6, 8, 12, ... rows of a patient.
+ROWS_PER_OCTAVE = 2
+# More rows of a patient than this carry more noise than most tables' answers can bear.
+ROWS_MANY = 100
+_ADDITIVE = (Aggregate.COUNT, Aggregate.SUM)
+_CLIPPING = frozenset({"clamp", "least", "greatest"})
+
+
+class Bounds(Enum):
+    """Whose bounds a question uses: the policy's, or those that a pilot chooses within them."""
+
+    AUTO = "auto"
+    DECLARED = "declared"
+    DEFAULT = "default"  # chosen where the policy says that its bounds are loose
+
+
+@dataclass(frozen=True, slots=True)
+class Pilot:
+    """What is asked before a release.
+
+    `rows` counts patients by their number of rows; `sizes` counts rows by the size of a value,
+    one histogram for each value. `places` gives, for each measure of the release, the histogram
+    that chooses its clip, or None where it keeps its bounds. `alone` are the measures that are
+    read by themselves and not only inside an average; `asked` is the caller's number of rows.
+    """
+
+    rows: BoundedRelease | None
+    sizes: BoundedRelease | None
+    places: tuple[int | None, ...]
+    alone: frozenset[int]
+    asked: int | None
+
+    @property
+    def weighted(self) -> tuple[tuple[BoundedRelease, int], ...]:
+        """The questions with their shares of the epsilon: even ones for each histogram."""
+        asked = ((self.rows, 1), (self.sizes, 1))
+        return tuple((r, weight) for r, weight in asked if r is not None)
+
+    @property
+    def releases(self) -> tuple[BoundedRelease, ...]:
+        """The questions themselves."""
+        return tuple(r for r, _ in self.weighted)
+
+
+def pilot_share(pilots: tuple[Pilot, ...]) -> Fraction:
+    """Return the share of a question's epsilon that goes to its pilots."""
+    if not pilots:
+        return Fraction(0)
+    return Fraction(1, 5) if any(p.sizes is not None for p in pilots) else Fraction(1, 10)
+
+
+def pilots_of(
+    bounded: tuple[BoundedRelease, ...], bound_: Bound, catalog: Catalog, bounds: Bounds,
+    rows: int | None,
+) -> dict[int, Pilot]:
+    """Return the pilots of a question's releases, by their source."""
+    found = {r.release.source: pilot_of(r, bound_, catalog, bounds, rows) for r in bounded}
+    return {source: pilot for source, pilot in found.items() if pilot is not None}
+
+
+def pilot_of(
+    bounded: BoundedRelease, bound_: Bound, catalog: Catalog, bounds: Bounds, rows: int | None
+) -> Pilot | None:
+    """Return what should be asked first, or None where the declared bounds are used.
+
+    By default a pilot is taken where the policy marks a summed column `loose`, or lets a patient
+    count with more than ROWS_MANY rows. `rows` is what the caller fixed.
+
+    Guarantee: depends on the question, the policy and the caller's words only. The pilot's own
+    releases are bounded like any other (bounding.py), so their sensitivity holds.
+    """
+    release = bounded.release
+    if bounds is Bounds.DECLARED or kind_of_shape(bounded) is Shape.UNBOUNDED:
+        return None
+    clipped = [
+        (place, measure) for place, measure in enumerate(release.measures)
+        if _is_clippable(place, measure, release)
+        and (bounds is Bounds.AUTO or is_loose(measure.argument, release.input, catalog))
+    ]
+    shape = _additive_strategy(bounded)
+    if shape is None:
+        return None
+    cuts = rows is None and _cuts_rows(shape) and (
+        bounds is Bounds.AUTO or bool(clipped) or shape.strategy.rows >= ROWS_MANY
+    )
+    if not (clipped or cuts):
+        return None
+    sizes, places = _sizes(release, clipped, rows)
+    return Pilot(_rows(bounded, shape) if cuts else None, sizes, places,
+                 _read_alone(bound_, release.source), rows)
+
+
+def _read_alone(bound_: Bound, source: int) -> frozenset[int]:
+    """Return the measures of a release that something other than an average reads."""
+    found: set[int] = set()
+    waiting = [e for rows in (bound_.rows, *(g.rows for g in bound_.givens))
+               for e in expressions_above(rows)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Column) and node.source == source and node.name.startswith("m"):
+            found.add(int(node.name[1:]) - 1)
+        elif isinstance(node, Call) and node.function != "average":
+            waiting.extend(node.arguments)
+    return frozenset(found)
+
+
+def expressions_above(rows: Rows) -> list[Expression]:
+    """Return every expression of the outer SQL: outputs, and what nodes above releases read."""
+    found = [expression for _, expression in rows.outputs]
+    for node in statement_relations(rows.relation):
+        if not isinstance(node, Release):
+            found.extend(read_by(node))
+    return found
+
+
+def kind_of_shape(bounded: BoundedRelease) -> Shape | None:
+    """Return the shape that bounds the first measure of a release."""
+    return bounded.measures[0].strategy.shape if bounded.measures else None
+
+
+def _additive_strategy(bounded: BoundedRelease) -> BoundedMeasure | None:
+    return next((m for m in bounded.measures if m.measure.aggregate in _ADDITIVE), None)
+
+
+def _is_clippable(place: int, measure: Measure, release: Release) -> bool:
+    """Return whether other bounds of a sum change nothing but the sum itself.
+
+    A statistic's moments belong together, and a sum about a center needs to say which.
+    """
+    if measure.aggregate is not Aggregate.SUM or measure.argument is None:
+        return False
+    ends = measure.argument.domain.interval
+    if ends is None or ends[0] == ends[1] or not measure.argument.domain.is_number:
+        return False
+    own = f"m{place + 1}"
+    if any(column.name == own for e in release.derived for column in columns_of(e)):
+        return False
+    return measure.center == 0 or place in release.centred
+
+
+def is_loose(argument: Expression | None, relation: Relation, catalog: Catalog) -> bool:
+    """Return whether a value's bounds are those of a column that the policy marks `loose`.
+
+    A value that the question itself clips, or narrows by a condition, has the user's bounds.
+    """
+    if argument is None or any(
+        isinstance(node, Call) and node.function in _CLIPPING for node in walk(argument)
+    ):
+        return False
+    nodes = {
+        node.source: node for node in walk_relations(relation)
+        if isinstance(node, Scan | UnitAggregate | Window | Union)
+    }
+    waiting, seen = list(columns_of(argument)), set[tuple[int, str]]()
+    while waiting:
+        column = waiting.pop()
+        if (column.source, column.name) in seen:
+            continue
+        seen.add((column.source, column.name))
+        node = nodes.get(column.source)
+        if isinstance(node, Scan):
+            table = catalog.table(node.table)
+            found = None if table is None else table.column(column.name)
+            if found is not None and found.loose and (
+                column is not argument or column.domain.interval == found.domain.interval
+            ):
+                return True
+        elif node is not None:
+            waiting.extend(_behind(node, column))
+    return False
+
+
+def _behind(node: Relation, column: Column) -> list[Column]:
+    """Return the columns that a computed column is made of."""
+    place = int(column.name[1:]) - 1 if column.name[1:].isdigit() else -1
+    if isinstance(node, Union):
+        found = [b.outputs[place] for b in node.branches if 0 <= place < len(b.outputs)]
+    elif isinstance(node, UnitAggregate) and column.name.startswith("k"):
+        found = list(node.keys[place : place + 1])
+    elif isinstance(node, UnitAggregate | Window):
+        item = node.items[place : place + 1]
+        found = list(item[0].arguments) if item else []
+    else:
+        found = []
+    return [c for expression in found for c in columns_of(expression)]
+
+
+def _cuts_rows(measure: BoundedMeasure) -> bool:
+    """Return whether another number of rows a patient could suit the strategy better."""
+    strategy = measure.strategy
+    if strategy.shape in (Shape.NORM_SCALE, Shape.UNIT_CLIP):
+        return True
+    if strategy.shape is not Shape.ROW_RANK:
+        return False
+    driver = driver_of(strategy.relation)
+    return driver is not None and driver.factor == 1
+
+
+def _rows(bounded: BoundedRelease, shape: BoundedMeasure) -> BoundedRelease:
+    """Count patients by the number of rows that the release would count, in half octaves."""
+    relation = bounded.release.input
+    most = rows_max(relation)
+    weigh = shape.strategy.weigh
+    either = tuple(_all(conditions) for conditions in weigh)
+    conditions = () if not either else (make("or", *either) if len(either) > 1 else either[0],)
+    source = _own_source(bounded.release, 1)
+    domain = integer(0, most if most is not None else 2**OCTAVES_MAX, nullable=False)
+    unit = UnitAggregate(source, relation, (), (UnitItem("count", (), conditions, domain),))
+    number = Column(source, "m1", domain, per_unit=True)
+    argument = make("ceil", make("mul", make("log2", make("greatest", number, _real(0.5))),
+                                 _real(float(ROWS_PER_OCTAVE))))
+    counted = Measure(Aggregate.HISTOGRAM, argument, ())
+    return bound(Release(_own_source(bounded.release, 2), unit, (), (counted,)), None)
+
+
+def rows_of_bin(bin_: int) -> int:
+    """Return the most rows that a patient in this bin has."""
+    return floor(2.0 ** (bin_ / ROWS_PER_OCTAVE) + 1e-9) if bin_ >= 0 else 0
+
+
+def _sizes(
+    release: Release, clipped: list[tuple[int, Measure]], rows: int | None
+) -> tuple[BoundedRelease | None, tuple[int | None, ...]]:
+    """Count rows by the size of each clipped value, in octaves below its largest bound."""
+    places: list[int | None] = [None] * len(release.measures)
+    counted: list[Measure] = []
+    for place, measure in clipped:
+        if measure.argument is None:
+            continue
+        histogram = Measure(
+            Aggregate.HISTOGRAM, size_of(measure.argument),
+            (*measure.conditions, *_present(measure.argument, measure.conditions)),
+        )
+        if histogram not in counted:
+            counted.append(histogram)
+        places[place] = counted.index(histogram)
+    if not counted:
+        return None, tuple(places)
+    asked = Release(_own_source(release, 3), release.input, (), tuple(counted))
+    return bound(asked, rows), tuple(places)
+
+
+def size_of(value: Expression) -> Expression:
+    """Return the octave of a value's magnitude, with its sign where it can have two.
+
+    Bin b > 0 holds the magnitudes up to top * 2^(b-1-octaves) that bin b - 1 does not hold; bin
+    -b holds their negatives. `ends_of_bin` says the same in numbers.
+    """
+    top, octaves = octaves_of(value.domain)
+    share = make("mul", make("abs", value), _real(1 / top))
+    octave = make("ceil", make("log2", make("greatest", share, _real(2.0**-octaves))))
+    number = make("add", make("clamp", octave, _whole(-octaves), _whole(0)), _whole(octaves + 1))
+    ends = value.domain.interval or (0.0, 0.0)
+    return number if ends[0] >= 0 else make("mul", make("sign", value), number)
+
+
+def octaves_of(domain: Domain) -> tuple[float, int]:
+    """Return the largest magnitude of a value and how many octaves below it are told apart."""
+    ends = domain.interval
+    if ends is None:
+        raise ValueError("a histogram of sizes needs bounds")
+    top = max(abs(ends[0]), abs(ends[1]))
+    if domain.type is not Type.INTEGER:
+        return top, OCTAVES_MAX
+    return top, (min(OCTAVES_MAX, max(1, ceil(log2(top)))) if top > 1 else 1)
+
+
+def ends_of_bin(bin_: int, domain: Domain) -> tuple[float, float]:
+    """Return the values that a bin of sizes holds, as a closed interval."""
+    top, octaves = octaves_of(domain)
+    size = abs(bin_)
+    high = top * 2.0 ** (size - 1 - octaves) if size else 0.0
+    low = high / 2 if size > 1 else 0.0
+    return (low, high) if bin_ >= 0 else (-high, -low)
+
+
+def _present(value: Expression, conditions: tuple[Expression, ...]) -> tuple[Expression, ...]:
+    present = make("not", make("is_null", value))
+    return () if not value.domain.nullable or present in conditions else (present,)
+
+
+def _all(conditions: tuple[Expression, ...]) -> Expression:
+    return make("and", *conditions) if len(conditions) > 1 else conditions[0]
+
+
+def _own_source(release: Release, place: int) -> int:
+    """Number the pilot's own relations apart from those of every question."""
+    return -(release.source * 4 + place)
+
+
+def _real(value: float) -> Literal:
+    return Literal(value, real(value, value, nullable=False))
+
+
+def _whole(value: int) -> Literal:
+    return Literal(value, integer(value, value, nullable=False))
+
+
+__all__ = [
+    "Bounds", "Pilot", "ends_of_bin", "pilot_of", "pilot_share", "pilots_of", "rows_of_bin",
+    "size_of",
+]

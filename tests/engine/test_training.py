@@ -1,0 +1,406 @@
+"""engine.train from end to end: paid once, before a row is read; resumed for free; no leak."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import Broken, Engine, OverBudget, Refused
+from engine import training as road
+from engine.clinic import clinic_policy
+from engine.execution import RowReader, open_unpaid_rows
+from engine.training import plan_training
+from engine.training_runs import run_folder
+from mechanisms.event import from_json
+from mechanisms.pricing import loss_of
+from models.model import Model
+from models.table import gather
+
+SIMPLE = "SELECT birth_year, sex, los, readmitted FROM visits JOIN patients USING (patient_id)"
+FAST: dict[str, Any] = {"label": "readmitted", "epsilon": 1.0, "delta": 1e-6, "units": 200,
+                        "steps": 10}
+
+
+@pytest.fixture
+def folder(base_path: Path, tmp_path: Path) -> Path:
+    (tmp_path / "clinic.duckdb").write_bytes(base_path.read_bytes())
+    (tmp_path / "clinic.yaml").write_text(
+        clinic_policy(tmp_path / "clinic.duckdb", epsilon=5.0, delta=1e-5))
+    return tmp_path
+
+
+@pytest.fixture
+def engine(folder: Path) -> Iterator[Engine]:
+    with Engine.open(folder / "clinic.yaml") as opened:
+        yield opened
+
+
+# ---- money ---------------------------------------------------------------------------------
+
+
+def test_a_run_is_one_charge_at_the_price_explained(engine: Engine) -> None:
+    plan = engine.explain_train(SIMPLE, **FAST)
+    assert engine.history() == ()
+    model = engine.train(SIMPLE, **FAST)
+    (charge,) = engine.history()
+    assert charge.loss == plan.cost == model.cost
+    assert 0.9 < charge.loss.epsilon <= 1.0
+    assert charge.sql == SIMPLE
+    assert loss_of(from_json(charge.events_json), engine._filter.order) == charge.loss
+    assert "noise multiplier" in str(plan)
+
+
+def test_it_is_paid_before_a_row_is_read(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent: list[float] = []
+    chunks = RowReader.chunks
+
+    def watched(reader: RowReader) -> Any:
+        spent.append(engine.budget().spent.epsilon)
+        return chunks(reader)
+
+    monkeypatch.setattr(RowReader, "chunks", watched)
+    engine.explain_train(SIMPLE, **FAST)
+    assert spent == []
+    engine.train(SIMPLE, **FAST)
+    assert len(spent) == 1
+    assert spent[0] > 0.9
+
+
+def test_a_run_over_budget_charges_nothing_and_reads_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowReader, "chunks", lambda self: pytest.fail("read without a charge"))
+    with pytest.raises(OverBudget):
+        engine.train(SIMPLE, **{**FAST, "epsilon": 9.0})
+    assert engine.history() == ()
+
+
+def test_rows_are_read_against_a_receipt_only(engine: Engine) -> None:
+    with pytest.raises(TypeError, match="against a receipt"):
+        RowReader("SELECT 1", engine._data.database, object())
+    with pytest.raises(PermissionError, match="against a receipt"):
+        open_unpaid_rows("SELECT 1", engine._data.database, insecure_testing=False)
+
+
+def test_what_goes_wrong_after_the_charge_says_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("could not convert string 'Anna'")
+
+    monkeypatch.setattr("models.table.Table.rows_of", fail)
+    with pytest.raises(Broken) as caught:
+        engine.train(SIMPLE, **FAST)
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+    assert "Anna" not in str(caught.value)
+    assert len(engine.history()) == 1  # and the charge stands
+
+
+# ---- interruption ----------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def killed_at(step: int) -> Any:
+    def progress(_: str, done: int, __: int) -> None:
+        if done == step:
+            raise Killed
+
+    return progress
+
+
+@pytest.mark.parametrize("step", [1, 6, 10])
+def test_an_interrupted_run_goes_on_without_a_second_charge(folder: Path, step: int) -> None:
+    with Engine.open(folder / "clinic.yaml") as engine, pytest.raises(Killed):
+        engine.train(SIMPLE, progress=killed_at(step), **FAST)
+    with Engine.open(folder / "clinic.yaml") as engine:
+        (charge,) = engine.history()
+        model = engine.train(SIMPLE, resume=charge.seq, **FAST)
+        again = engine.train(SIMPLE, resume=charge.seq, **FAST)
+        assert len(engine.history()) == 1
+    assert np.array_equal(model.parameters, again.parameters)
+    assert model.metrics == again.metrics
+
+
+def test_where_it_was_interrupted_does_not_show(folder: Path) -> None:
+    """The model is a function of the data and the run's key: no second draw of anything."""
+    with Engine.open(folder / "clinic.yaml") as engine:
+        with pytest.raises(Killed):
+            engine.train(SIMPLE, progress=killed_at(4), **FAST)
+        place = run_folder(folder, "clinic.ledger.sqlite", 1)
+        key = (place.path / "key").read_bytes()
+        first = engine.train(SIMPLE, resume=1, **FAST)
+        for left in ("finished", "state.npz"):
+            (place.path / left).unlink(missing_ok=True)
+        from_the_start = engine.train(SIMPLE, resume=1, **FAST)
+        assert (place.path / "key").read_bytes() == key
+    assert np.array_equal(first.parameters, from_the_start.parameters)
+    assert first.metrics == from_the_start.metrics
+
+
+@pytest.mark.parametrize("other", [
+    {"steps": 11}, {"epsilon": 0.9}, {"holdout": 0.1}, {"rows": 3}, {"label": "sex"},
+])
+def test_a_charge_buys_its_own_run_only(engine: Engine, other: dict[str, Any]) -> None:
+    engine.train(SIMPLE, **FAST)
+    with pytest.raises(Refused, match="did not pay"):
+        engine.train(SIMPLE, resume=1, **{**FAST, **other})
+    with pytest.raises(Refused, match="did not pay"):
+        engine.train(SIMPLE, resume=2, **FAST)
+    assert len(engine.history()) == 1
+
+
+def test_a_runs_files_are_for_their_owner(engine: Engine, folder: Path) -> None:
+    engine.train(SIMPLE, **FAST)
+    place = run_folder(folder, "clinic.ledger.sqlite", 1).path
+    assert (place.stat().st_mode & 0o077) == 0
+    assert ((place / "key").stat().st_mode & 0o077) == 0
+
+
+# ---- the view --------------------------------------------------------------------------------
+
+
+ACCEPTED = [
+    "SELECT p.sex, v.cost, v.readmitted FROM visits v JOIN patients p USING (patient_id)",
+    "WITH last AS (SELECT patient_id, visit_date, los, readmitted FROM visits QUALIFY ROW_NUMBER() "
+    "OVER (PARTITION BY patient_id ORDER BY visit_date DESC) = 1) SELECT los, readmitted FROM last",
+    "SELECT COUNT(*) AS visits, AVG(cost) AS cost, BOOL_OR(readmitted) AS readmitted FROM visits "
+    "GROUP BY patient_id",
+    "SELECT los, LAG(los) OVER (PARTITION BY patient_id ORDER BY visit_date) AS before, readmitted "
+    "FROM visits",
+    "SELECT los, region, r.population, readmitted FROM visits JOIN patients USING (patient_id) "
+    "JOIN regions r USING (region)",
+    "SELECT los, readmitted FROM visits UNION ALL SELECT los + 1, readmitted FROM visits",
+    "SELECT los, EXISTS (SELECT 1 FROM labs l WHERE l.visit_id = v.visit_id) AS lab, readmitted "
+    "FROM visits v",
+]
+
+
+@pytest.mark.parametrize("sql", ACCEPTED)
+def test_what_a_question_may_express_a_view_may(base: Engine, sql: str) -> None:
+    model = base.train(sql, **FAST)
+    assert not model.is_private
+    assert np.isfinite(model.parameters).all()
+    assert model.cost.epsilon == 0
+    assert str(model).startswith("NOT PRIVATE")
+
+
+REFUSED = [
+    ("SELECT AVG(cost) AS c, TRUE AS readmitted FROM visits", "training-view"),
+    ("SELECT department, COUNT(*) > 3 AS readmitted FROM visits GROUP BY department",
+     "training-view"),
+    ("SELECT population, TRUE AS readmitted FROM regions", "training-view"),
+    ("SELECT cost > (SELECT AVG(cost) FROM visits) AS dear, readmitted FROM visits",
+     "training-view"),
+    ("SELECT patient_id, readmitted FROM visits", "training-view"),
+    ("SELECT visit_id, readmitted FROM visits", "training-view"),
+    ("SELECT diagnosis, readmitted FROM visits", "training-view"),
+    ("SELECT cost / los AS x, readmitted FROM visits", "training-view"),
+    ("SELECT readmitted FROM visits", "training-view"),
+    ("SELECT los, cost FROM visits", "label"),
+    ("SELECT los, visit_date AS readmitted FROM visits", "label"),
+    ("SELECT los, los AS LOS, readmitted FROM visits", "ambiguous-column"),
+    ("SELECT a.los, b.readmitted FROM visits a JOIN visits b ON a.los = b.los",
+     "cross-patient-join"),
+    ("SELECT los, readmitted FROM visits ORDER BY cost LIMIT 10", "limit-below-release"),
+    ("DELETE FROM visits", "only-select"),
+]
+
+
+@pytest.mark.parametrize(("sql", "rule"), REFUSED)
+def test_what_is_no_view_is_refused_and_costs_nothing(
+    base: Engine, sql: str, rule: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        base.explain_train(sql, **FAST)
+    assert caught.value.rule == rule, str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "rule"), [
+    ({"model": "oracle"}, "model"), ({"model": "linear"}, "model"), ({"model": "cnn"}, "model"),
+    ({"colour": 3}, "model"), ({"units": None}, "model"), ({"units": 0}, "model"),
+    ({"epsilon": 0}, "epsilon"), ({"epsilon": math.nan}, "epsilon"), ({"delta": 0}, "delta"),
+    ({"epsilon": 1e-12}, "epsilon"), ({"rows": 0}, "rows"), ({"buckets": {"los": 8}},
+     "training-view"), ({"buckets": {"nothing": 8}}, "training-view"),
+])
+def test_a_call_that_cannot_be_is_refused(
+    base: Engine, change: dict[str, Any], rule: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        base.explain_train(SIMPLE, **{**FAST, **change})
+    assert caught.value.rule == rule
+
+
+def table_of(engine: Engine, sql: str, rows: int, **buckets: int) -> Any:
+    request = engine._request(sql, "readmitted", "logistic", 1.0, 1e-6, rows=rows, units=1000,
+                              dialect="duckdb", buckets=buckets, options={})
+    order = plan_training(request, engine._site())
+    reader = open_unpaid_rows(order.statement, engine._data.database, insecure_testing=True)
+    return order.run.encoding, gather(reader.chunks(), order.run.encoding, rows)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 200])
+def test_a_patient_has_at_most_so_many_rows(base: Engine, rows: int) -> None:
+    _, table = table_of(base, SIMPLE, rows)
+    sizes = np.diff(table.starts)
+    assert sizes.max() <= rows
+    (everyone,) = base._data.database.execute(
+        "SELECT COUNT(DISTINCT __u) FROM visits JOIN patients USING (__u) "
+        "WHERE readmitted IS NOT NULL").fetchone()
+    assert table.units == everyone
+
+
+def test_a_neighbour_changes_nobody_elses_rows(clinics: dict[str, Engine]) -> None:
+    """Which rows count, and how they are encoded, is each patient's own business."""
+    def patients(engine: Engine) -> list[bytes]:
+        _, table = table_of(engine, SIMPLE, 2)
+        return sorted(
+            table.inputs[table.starts[i] : table.starts[i + 1]].tobytes()
+            + table.targets[table.starts[i] : table.starts[i + 1]].tobytes()
+            for i in range(table.units)
+        )
+
+    before = patients(clinics["base"])
+    for name, engine in clinics.items():
+        if name == "base":
+            continue
+        after = patients(engine)
+        lost = len(before) + len(after) - 2 * len(_common(before, after))
+        assert lost <= 2, name
+
+
+def _common(one: list[bytes], other: list[bytes]) -> list[bytes]:
+    rest = list(other)
+    found = []
+    for item in one:
+        if item in rest:
+            rest.remove(item)
+            found.append(item)
+    return found
+
+
+VIEW = """
+    SELECT p.birth_year, p.sex, p.region, v.department, v.diagnosis, v.visit_date, v.cost,
+           v.los > 3 AS long, CAST(v.los AS DOUBLE) / 7 AS weeks, v.readmitted
+    FROM visits AS v JOIN patients AS p USING (patient_id)
+"""
+
+
+def test_sql_and_predict_encode_alike(base: Engine) -> None:
+    """What the statement reads out is what the same rows give when they are handed to predict."""
+    request = base._request(VIEW, "readmitted", "logistic", 1.0, 1e-6, rows=200, units=1000,
+                            dialect="duckdb", buckets={"diagnosis": 8}, options={})
+    order = plan_training(request, base._site())
+    encoding = order.run.encoding
+    reader = open_unpaid_rows(order.statement, base._data.database, insecure_testing=True)
+    learned = gather(reader.chunks(), encoding, 200)
+    columns = ("birth_year", "sex", "region", "department", "diagnosis", "visit_date", "cost",
+               "long", "weeks", "readmitted")
+    raw = base._data.database.execute("""
+        SELECT p.birth_year, p.sex, p.region, v.department, v.diagnosis, v.visit_date, v.cost,
+               v.los > 3, v.los / 7.0, v.readmitted
+        FROM visits AS v JOIN patients AS p USING (__u)
+        WHERE v.readmitted IS NOT NULL
+    """).fetchall()
+    frame = {name: [row[i] for row in raw] for i, name in enumerate(columns)}
+    handed = encoding.matrix(encoding.columns(frame))
+    assert len(handed) == len(learned.inputs)
+    assert np.allclose(
+        handed[np.lexsort(handed.T)], learned.inputs[np.lexsort(learned.inputs.T)], atol=1e-6
+    )
+
+
+# ---- the model -------------------------------------------------------------------------------
+
+
+ROWS = {"birth_year": [1940, 1990, None], "sex": ["F", "M", "?"], "los": [20, 1, 5]}
+
+
+def test_a_model_is_saved_and_loaded_alike(engine: Engine, tmp_path: Path) -> None:
+    model = engine.train(SIMPLE, **FAST)
+    again = Model.load(model.save(tmp_path / "model"))
+    assert np.array_equal(model.predict(ROWS), again.predict(ROWS))
+    assert (again.cost, again.metrics, again.encoding) == (model.cost, model.metrics,
+                                                           model.encoding)
+    assert again.card["charge"] == 1
+    assert "epsilon" in again.card["privacy"]
+    assert all(p.suffix in (".json", ".npy") for p in (tmp_path / "model").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["version", "parameters", "missing", "nan"])
+def test_what_is_no_saved_model_is_refused(
+    base: Engine, tmp_path: Path, damage: str
+) -> None:
+    place = base.train(SIMPLE, **FAST).save(tmp_path / "model")
+    if damage == "version":
+        text = (place / "model.json").read_text()
+        (place / "model.json").write_text(text.replace('"version": 1', '"version": 2'))
+    elif damage == "parameters":
+        np.save(place / "parameters.npy", np.zeros(3))
+    elif damage == "nan":
+        parameters = np.load(place / "parameters.npy")
+        np.save(place / "parameters.npy", parameters * np.nan)
+    else:
+        (place / "parameters.npy").unlink()
+    with pytest.raises(Refused):
+        Model.load(place)
+
+
+def test_predictions_take_frames_and_mappings(base: Engine) -> None:
+    import pandas as pd
+
+    model = base.train(SIMPLE, **FAST)
+    assert np.allclose(model.predict(pd.DataFrame(ROWS)), model.predict(ROWS))
+    assert ((model.predict(ROWS) > 0) & (model.predict(ROWS) < 1)).all()
+
+
+@pytest.mark.parametrize(("label", "model", "shape"), [
+    ("department", "logistic", (3, 12)), ("los", "linear", (3,)), ("department", "mlp", (3, 12)),
+    ("los", "mlp", (3,)),
+])
+def test_labels_of_every_kind(
+    base: Engine, label: str, model: str, shape: tuple[int, ...]
+) -> None:
+    sql = f"SELECT birth_year, sex, {label} FROM visits JOIN patients USING (patient_id)"
+    found = base.train(sql, **{**FAST, "label": label, "model": model})
+    predicted = found.predict(ROWS)
+    assert predicted.shape == shape
+    if label == "los":
+        assert ((predicted >= 0) & (predicted <= 60)).all()
+    else:
+        assert np.allclose(predicted.sum(axis=1), 1)
+
+
+def test_a_run_shows_steps_and_nothing_of_the_rows(base: Engine) -> None:
+    """Progress has the step and the number of steps; a model has no loss, norm or row count."""
+    seen: list[tuple[Any, ...]] = []
+    model = base.train(SIMPLE, progress=lambda *told: seen.append(told), **FAST)
+    assert seen == [("training", step, 10) for step in range(1, 11)]
+    assert not {"loss", "norm", "rows", "history"} & set(dir(model))
+
+
+def test_tables_and_readers_have_no_text_form(base: Engine) -> None:
+    encoding, table = table_of(base, SIMPLE, 2)
+    assert "array" not in repr(table)
+    assert str(table.units) not in repr(table)
+    assert encoding is not None
+
+
+def test_the_split_is_by_patient_and_by_coins(base: Engine) -> None:
+    from mechanisms.randomness import Randomness
+
+    training, held = road._split(10_000, 0.2, Randomness.keyed(bytes(32), road.SPLIT))
+    assert sorted([*training, *held]) == list(range(10_000))
+    assert 1_700 < len(held) < 2_300
+    none = road._split(5, 0.0, Randomness.secure())
+    assert (len(none[0]), len(none[1])) == (5, 0)
