@@ -128,6 +128,10 @@ DeltaOption = Annotated[str | None, typer.Option(
 RowsOption = Annotated[int | None, typer.Option(
     metavar="K", show_default=False, help="How many rows of one patient may count.",
 )]
+BoundsOption = Annotated[str | None, typer.Option(
+    "--bounds", metavar="auto|declared", show_default=False,
+    help="auto: a share of the epsilon chooses tighter bounds; declared: the policy's.",
+)]
 ErrorOption = Annotated[str | None, typer.Option(
     "--error", metavar="NUMBER|PERCENT", show_default=False,
     help="How wrong the answer may be, as 50 or 5%; --epsilon is then the most it may cost.",
@@ -247,7 +251,7 @@ def query(
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
     analyst: AnalystOption = None, dialect: DialectOption = "duckdb",
     error: ErrorOption = None, confidence: ConfidenceOption = None,
-    error_for: ErrorForOption = None,
+    error_for: ErrorForOption = None, bounds: BoundsOption = None,
     strict: Annotated[bool, typer.Option(
         "--strict", help="Refuse an answer that misses --error (read in vain, it is charged).",
     )] = False,
@@ -275,7 +279,7 @@ def query(
     with _opened(policy, analyst) as engine:
         result = engine.query(
             statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect, error=error,
-            confidence=confidence, error_for=error_for, strict=strict,
+            confidence=confidence, error_for=error_for, strict=strict, bounds=bounds,
         )
     text = _formatted(result, form)
     if output is None:
@@ -292,6 +296,7 @@ def explain(
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
     dialect: DialectOption = "duckdb", error: ErrorOption = None,
     confidence: ConfidenceOption = None, error_for: ErrorForOption = None,
+    bounds: BoundsOption = None,
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.TEXT,
     show_sql: Annotated[bool, typer.Option(
         "--sql", help="Show the SQL that would run as well.",
@@ -309,7 +314,7 @@ def explain(
     with _opened(policy, None) as engine:
         plan = engine.explain(
             statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect, error=error,
-            confidence=confidence, error_for=error_for,
+            confidence=confidence, error_for=error_for, bounds=bounds,
         )
     _say(_explained(plan, form, show_sql))
 

@@ -14,7 +14,7 @@ from planner.bounding import BoundedRelease, bound
 from planner.collector import with_domain
 from planner.domain import Type, integer, real
 from planner.expression import Column
-from planner.pilot import Pilot, ends_of_bin, rows_of_bin
+from planner.pilot import ROWS_PER_OCTAVE, Pilot, ends_of_bin, rows_of_bin
 from planner.relation import Aggregate, Measure, row_scans
 
 # Bins with fewer than this many noise scales are taken for noise. Measured on the RAND table
@@ -63,7 +63,8 @@ def adapt(
     Guarantee: the result is a function of its arguments, none of which is private; it is bounded
     by the same `bound` as any release, so its sensitivity holds whatever was chosen.
     """
-    view = _View(bounded, pilot, _patients(rows), sizes, noises)
+    view = _View(bounded, pilot, _patients(rows), sizes, noises,
+                 0.0 if rows is None else SIGNIFICANT * rows.scale)
     allowed = view.rows
     if view.patients:
         allowed = min(view.candidates(), key=view.predicted)
@@ -93,6 +94,7 @@ class _View:
     patients: tuple[tuple[float, float], ...]  # rows of a patient, how many patients
     sizes: tuple[Histogram, ...]
     noises: tuple[float, ...]
+    hidden: float  # how many patients noise can hide in a bin
 
     @property
     def groups(self) -> int:
@@ -235,12 +237,16 @@ class _View:
         return min((sign * (m - end) for m in middles if sign * (m - end) > 0), default=0.0)
 
     def cut_rows(self, place: int, allowed: int) -> Ends:
-        """Estimate what leaving out rows takes from a count or sum; an average loses none."""
+        """Estimate what leaving out rows takes from a count or sum; an average loses none.
+
+        To what the histogram shows come the patients that noise can hide in the next octave, two
+        bins of it, with up to twice the rows.
+        """
         measure = self.bounded.release.measures[place]
         additive = measure.aggregate in (Aggregate.COUNT, Aggregate.SUM)
         if not self.patients or not additive or place not in self.pilot.alone:
             return (0.0, 0.0)
-        lost = self.kept(inf) - self.kept(allowed)
+        lost = self.kept(inf) - self.kept(allowed) + ROWS_PER_OCTAVE * self.hidden * allowed
         if measure.aggregate is Aggregate.COUNT:
             return (0.0, lost)
         low, high = _ends(measure)
