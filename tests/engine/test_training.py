@@ -210,7 +210,8 @@ REFUSED = [
     ("SELECT los, cost FROM visits", "label"),
     ("SELECT los, visit_date AS readmitted FROM visits", "label"),
     ("SELECT los, los AS LOS, readmitted FROM visits", "ambiguous-column"),
-    ("SELECT a.los, b.readmitted FROM visits a JOIN visits b ON a.los = b.los", "cross-patient-join"),
+    ("SELECT a.los, b.readmitted FROM visits a JOIN visits b ON a.los = b.los",
+     "cross-patient-join"),
     ("SELECT los, readmitted FROM visits ORDER BY cost LIMIT 10", "limit-below-release"),
     ("DELETE FROM visits", "only-select"),
 ]
