@@ -36,18 +36,28 @@ class Filter:
     most delta_floor; cap_rdp turns into epsilon_total at delta_b - delta_floor.
 
     Guarantee: everything accepted, chosen adaptively by anybody, is together
-    (epsilon_total, delta_total)-DP. Sums only grow, so the rail that holds at the end held all
-    along. Let S_A be the transcripts at whose end A holds, S_B the others: there B holds; which
-    it is, is read off the prices in the transcript. On S_A the interaction equals the one that
-    stops before A breaks: P(S) <= exp(epsilon_total) Q(S) + delta_a for S in S_A (basic filter,
-    Rogers, Roth, Ullman and Vadhan 2016, section 3). On S_B it equals the one that stops
-    before B breaks: after removing the floor events, of probability at most delta_floor, it has
-    divergence at most cap_rdp at the fixed order (Feldman and Zrnic 2021, section 4), hence
-    epsilon_total at delta_b - delta_floor (Canonne, Kamath and Steinke 2020, proposition 12).
-    Adding the two gives delta_a + delta_b <= delta_total.
+    (epsilon_total, delta_total)-DP. Let S_A be the transcripts at whose end A holds, S_B the
+    others; which it is, is read off the prices in the transcript. What is spent on B only grows,
+    and on A it shrinks only where an accuracy-first release is settled at what it revealed. So
+    where A does not hold at the end it did not hold after the last charge; then B did, and does.
 
-    An accuracy-first release may lower its epsilon afterwards to what it revealed. Rail A then
-    shrinks, but its proof needs only the sum at the end: realised log-ratios add up.
+    On S_A: let p_j, q_j be the probabilities of the j-th output on two neighbours given the
+    outputs before it, with the price (e_j, d_j). There is p'_j <= p_j with p'_j <= exp(e_j) q_j
+    that leaves out a mass of at most d_j: min(p_j, exp(e_j) q_j). For a settled release e_j is a
+    function of the output itself and d_j = 0 for that part: p_j <= exp(e_j) q_j at every output
+    that ends at that level (ex-post privacy, Ligett et al. 2017). The product of all p'_j is at
+    most exp(sum e_j) times that of all q_j, hence exp(epsilon_total) times on S_A, where the sum
+    at the end is meant: it does not matter what it was before. What is left out on S_A is, term
+    by term, at most the expected sum of d_j while that sum is within delta_a; deltas never
+    shrink, so on S_A it always is: P(S) <= exp(epsilon_total) Q(S) + delta_a for S in S_A (as the
+    basic filter, Rogers, Roth, Ullman and Vadhan 2016, section 3). What is reserved and not
+    settled counts in full, which is at least what was revealed.
+
+    On S_B the interaction equals the one that stops before B breaks, and B is never lowered:
+    after removing the floor events, of probability at most delta_floor, it has divergence at
+    most cap_rdp at the fixed order (Feldman and Zrnic 2021, section 4), hence epsilon_total at
+    delta_b - delta_floor (Canonne, Kamath and Steinke 2020, proposition 12). Adding the two gives
+    delta_a + delta_b <= delta_total.
     """
 
     epsilon_total: Fraction
