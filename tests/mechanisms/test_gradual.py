@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 
@@ -35,7 +36,7 @@ def test_every_level_has_exactly_its_own_law_and_no_other(scales: tuple[float, .
 
 
 def test_every_level_agrees_with_the_integer_only_sampler() -> None:
-    scales, slow, n = (4.0, 2.5, 1.25), Randomness.seeded(3), 20_000
+    scales, slow, n = (4.0, 2.5, 1.25), Randomness.seeded(3), 6_000
     noise = gradual.sample(scales, n, Randomness.seeded(4))
     for scale, draws in zip(scales, noise, strict=True):
         other = np.array([reference.laplace(Fraction(scale), slow) for _ in range(n)])
@@ -168,3 +169,65 @@ def test_no_cells_and_one_level_are_fine() -> None:
 def test_what_are_no_levels_is_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="must"):
         gradual.sample(scales, 1, Randomness.seeded(1))
+
+
+# ---- the law of a whole path, exactly -----------------------------------------------------------
+
+REACH = 60
+COARSE, FINE = 4.0, 2.0
+
+
+def paths(count: int, stops: Callable[[int, int], bool]) -> dict[tuple[int, ...], float]:
+    """Return P(path) for two levels of one count: (y,) where it stopped at the coarse one."""
+    c = stay_probability(COARSE, FINE)
+    mass = [
+        {z: reference.laplace_below(scale, z + 1) - reference.laplace_below(scale, z)
+         for z in range(-2 * REACH, 2 * REACH + 1)}
+        for scale in (COARSE, FINE)
+    ]
+    found: dict[tuple[int, ...], float] = {}
+    for fine in range(count - REACH, count + REACH + 1):
+        for coarse in range(fine - REACH, fine + REACH + 1):
+            step = (1 - c) * mass[0][coarse - fine] + c * (coarse == fine)
+            path = (coarse,) if stops(coarse, fine) else (coarse, fine)
+            found[path] = found.get(path, 0.0) + mass[1][fine - count] * step
+    return found
+
+
+def loss(one: float, other: float) -> float:
+    return abs(math.log(one / other))
+
+
+def test_every_path_costs_the_level_where_it_ends_and_no_more() -> None:
+    """Ex-post privacy by enumeration: the ratio on neighbours is bounded path by path."""
+    ours, theirs = (paths(count, lambda coarse, _: coarse >= 3) for count in (0, 1))
+    price = {1: 1 / COARSE, 2: 1 / FINE}
+    worst = {1: 0.0, 2: 0.0}
+    for path, probability in ours.items():
+        if max(map(abs, path)) <= 20:  # what the truncation cuts is far from here
+            worst[len(path)] = max(worst[len(path)], loss(probability, theirs[path]))
+    for length, epsilon in price.items():
+        assert worst[length] <= epsilon * (1 + 1e-4)
+        assert worst[length] >= epsilon * 0.99
+
+
+def test_two_settled_releases_cost_what_both_realised_and_a_peek_costs_more() -> None:
+    """The second is asked where the settled price of the first leaves room: the filter's rule.
+
+    Stopping at the coarse level because of what the finer one says is a leak, and is found.
+    """
+    honest, peeking = (
+        [paths(count, rule) for count in (0, 1)]
+        for rule in (lambda coarse, _: coarse >= 3, lambda _, fine: fine >= 3)
+    )
+    cap = 1 / COARSE + 1 / FINE
+    for ours, theirs in (honest, peeking):
+        worst = 0.0
+        for first in ours:
+            # After a coarse stop there is room for a second one; after the fine level there is not.
+            if len(first) == 1 and abs(first[0]) <= 15:
+                worst = max(worst, *(
+                    loss(ours[first] * ours[second], theirs[first] * theirs[second])
+                    for second in ours if max(map(abs, second)) <= 15
+                ))
+        assert (worst <= cap * (1 + 1e-4)) == (ours is honest[0])
