@@ -19,7 +19,10 @@ import pytest
 from engine import Broken, Engine, LedgerError, OverBudget, Refused, api
 from engine.clinic import clinic_policy
 from engine.display import as_json
+from engine.execution import Exact
 from engine.release import choose_keys
+from mechanisms.randomness import Randomness
+from planner.bounded_sql import SELECTION
 from tests.engine.replay import CHANGES, open_clinic, read_cases, replayed
 
 REFUSED = read_cases("refused")
@@ -134,11 +137,7 @@ def test_a_key_that_nobody_has_is_never_shown(clinics: dict[str, Engine]) -> Non
     """However much noise there is: only present keys are drawn for."""
     run = replayed(clinics["base"], "SELECT diagnosis FROM visits WHERE los < 0 GROUP BY 1")
     (release,) = run.plan.releases
-    from engine.execution import Exact
-    from mechanisms.randomness import Randomness
-    from planner.bounded_sql import SELECTION
-
-    empty = Exact({SELECTION: {("nobody",): 0}})
+    empty = Exact(release, {SELECTION: {("nobody",): 0}})
     assert choose_keys(release, empty, Randomness.seeded(1)).keys == ()
 
 
@@ -251,3 +250,24 @@ def test_a_link_to_the_ledger_is_the_ledger(policy: Path) -> None:
             assert engine.budget().spent.epsilon == pytest.approx(2)
     except LedgerError:
         pass  # to refuse it is as good
+
+
+@pytest.mark.parametrize("error", ["50%", "5%", "1%"])
+def test_an_accuracy_target_pays_for_the_noise_that_was_revealed(error: str, paid: Engine) -> None:
+    """Not for a coarser level, however early the answer stopped; another process sees the same."""
+    result = paid.query("SELECT COUNT(*) FROM patients", error=error, epsilon=1)
+    (release,) = result.plan.releases
+    assert result.cost.epsilon >= release.l1 / release.scale * (1 - 1e-9)
+    assert paid.budget().spent.epsilon == pytest.approx(result.cost.epsilon)
+    assert paid.budget().spent.rdp >= result.cost.rdp
+
+
+def test_a_sequence_of_targets_is_paid_level_by_level(paid: Engine) -> None:
+    """An attacker who asks for more and more accuracy, and adds up what was seen."""
+    spent = 0.0
+    for error in ("50%", "20%", "5%", "1%"):
+        result = paid.query("SELECT COUNT(*) FROM patients", error=error, epsilon=0.5)
+        spent += 0 if result.cached else result.plan.releases[0].l1 / result.plan.releases[0].scale
+        assert paid.budget().spent.epsilon >= spent * (1 - 1e-9)
+    with pytest.raises(OverBudget):
+        paid.query("SELECT COUNT(*) FROM labs", epsilon=3)
