@@ -18,7 +18,6 @@ from engine.answers import Answers
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
 from engine.execution import open_reader, open_unpaid
-from engine.ledger import Charge, Ledger, Receipt
 from engine.postprocess import Table
 from engine.releases import (
     Kept,
@@ -49,6 +48,8 @@ from planner.refusal import Refused
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from engine.ledger import Charge, Ledger, Receipt
 
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
@@ -123,6 +124,9 @@ class Engine:
                               insecure=True, progress=progress)
             source = Randomness.secure() if seed is None else Randomness.seeded(seed)
             return cls(declared, snapshot, None, analyst, source, secret)
+        # The lazy door to SQLAlchemy: it takes as long to load as all else together.
+        from engine.ledger import Ledger
+
         ledger = Ledger.open(
             declared.ledger_url(), declared.budget.epsilon, declared.budget.delta,
             witness=declared.witness_path(),

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.database import run as run_statement
-from engine.ledger import Ledger, Receipt
 from planner.bounded_sql import SELECTION, SPREAD_OUT, statements
 from planner.emit import GivenValues
 from planner.narrowing import Key
@@ -15,6 +14,8 @@ from planner.price import NoisePlan, PricedRelease
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from engine.ledger import Ledger, Receipt
 
 
 @dataclass(frozen=True, slots=True)
