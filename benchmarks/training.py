@@ -171,8 +171,8 @@ def main() -> None:
             for study, model, epsilon in [key]
         ],
     }
-    lines = [f"{'study':14} {'model':28} {'epsilon':>7} {'runs':>4} {'AUC':>7} {'+-':>7} {'least':>7}"
-             f" {'without privacy':>16}"]
+    lines = [f"{'study':14} {'model':28} {'epsilon':>7} {'runs':>4} {'AUC':>7} {'+-':>7} "
+             f"{'least':>7} {'without privacy':>16}"]
     for r in rows:
         if "skipped" in r:
             lines.append(f"{r['study']:14} skipped: {r['skipped']}")
