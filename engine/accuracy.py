@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from engine.errors import Broken, TargetMissed
 from engine.execution import Reader, open_reader, open_unpaid
-from engine.ledger import Ledger, Receipt
 from engine.postprocess import Table
 from engine.release import Released, add_noise, choose_keys
 from engine.releases import (
@@ -64,6 +63,8 @@ from planner.uncertainty import (
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from engine.ledger import Ledger, Receipt
 
 
 @dataclass(frozen=True, slots=True)

@@ -444,17 +444,21 @@ def _added_up(
 ) -> NoisePlan:
     """List the facts to charge, each noised column once however often it is used.
 
-    A column whose bounds are still to be chosen is charged by what every choice keeps to.
+    A column whose bounds are still to be chosen is charged by what every choice keeps to, and
+    for its own release alone: an equal column elsewhere may be bounded otherwise in the end.
     """
     paid: dict[str, Event | tuple[int, float]] = {}
     tails: set[str] = set()
     for release in releases:
         columns = [*release.measures, *([release.selection] if release.selection else [])]
+        adapts = release.pilot is not None
+        own = f"{release.bounded.release.source}:" if adapts else ""
+        known = frozenset[str]() if adapts else kept
         for column in columns:
-            if column.mechanism is not Mechanism.EXACT and column.key not in kept:
-                paid.setdefault(column.key, _fact(column, release.pilot is not None, terms))
-        if release.selection is not None and release.selection.key not in kept:
-            tails.add(release.selection.key)
+            if column.mechanism is not Mechanism.EXACT and column.key not in known:
+                paid.setdefault(own + column.key, _fact(column, adapts, terms))
+        if release.selection is not None and release.selection.key not in known:
+            tails.add(own + release.selection.key)
     events = [fact for fact in paid.values() if not isinstance(fact, tuple)]
     parts = tuple(fact for fact in paid.values() if isinstance(fact, tuple))
     if parts:

@@ -20,6 +20,7 @@ from engine.execution import Exact
 from engine.release import add_noise, choose_keys
 from mechanisms.randomness import Randomness
 from planner.bounded_sql import SELECTION
+from planner.pilot import Bounds
 from planner.price import Mechanism
 from tests.audits.audit import Samples, chi_square_p, epsilon_below, laplace_law, proportion_bounds
 from tests.engine.replay import Run, replayed
@@ -59,8 +60,8 @@ def audited(clinics: dict[str, Engine], sql: str, change: str, rows: int | None,
 
     `shrink` plants a bug: noise of a smaller scale than was paid for.
     """
-    one = replayed(clinics["base"], sql, rows)
-    two = replayed(clinics[change], sql, rows, like=one)
+    one = replayed(clinics["base"], sql, rows, bounds=Bounds.DECLARED)
+    two = replayed(clinics[change], sql, rows, one, Bounds.DECLARED)
     _, column, _ = one.vectors[0]
     apart = abs(sum(one.vectors[0][2].values()) - sum(two.vectors[0][2].values()))
     assert apart == column.l1, "the neighbours are not the worst ones"

@@ -121,7 +121,7 @@ def test_the_empirical_epsilon_is_below_the_charge(batch: int | None) -> None:
 
 
 @pytest.mark.audit
-@pytest.mark.parametrize(("bug", "batch"), [(RowClipped, None), (NoisedByRate, 100)])
+@pytest.mark.parametrize(("bug", "batch"), [(RowClipped, None), (NoisedByRate, 50)])
 def test_a_planted_bug_is_found(bug: Callable[[Encoding], LinearModel], batch: int | None) -> None:
     plan = planned(1, batch)
     found = audited(bug, plan)

@@ -281,7 +281,7 @@ def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None
             if release.bounded.keys is not None:
                 nothing: Any = {} if column.bounded.measure.aggregate in SPREAD_OUT else 0
                 values = {key: values.get(key, nothing) for key in release.bounded.keys}
-            vectors.append((label, column, _flat(column, values)))
+            vectors.append((label, column, flat(column, values)))
             if place == SELECTION:
                 continue
             noise = Randomness.seeded(n) if planned_release.bounded.release.source < 0 else None
@@ -292,7 +292,7 @@ def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None
     return Run(bound, plan, tuple(vectors), tuple(used), pilots)
 
 
-def _flat(column: Priced, values: Mapping[tuple[Any, ...], Any]) -> Vector:
+def flat(column: Priced, values: Mapping[tuple[Any, ...], Any]) -> Vector:
     """Return one number per group, or per group and node of a tree or histogram."""
     aggregate = column.bounded.measure.aggregate
     if aggregate is Aggregate.TREE:
@@ -340,5 +340,6 @@ def as_facts(plan: Plan) -> str:
 
 __all__ = [
     "CASES", "CHANGES", "DELTA", "EPSILON", "HEAVY", "ORDER", "REGIONS", "Case", "Run", "as_facts",
-    "facts_of", "open_clinic", "planned", "public_part", "read_cases", "replayed", "violations",
+    "facts_of", "flat", "open_clinic", "planned", "public_part", "read_cases", "replayed",
+    "violations",
 ]

@@ -218,7 +218,8 @@ def test_a_target_is_for_all_groups_a_share_of_them_or_their_total(paid: Engine)
             result.rows, result.intervals, strict=True)]
         good = sum(is_close(*cell, read_target("10%")) for cell in rows)
         assert good >= {"total": 0, "60%": 2, "all": 2}[error_for]
-    assert costs["total"] < costs["60%"] < costs["all"] == pytest.approx(0.8)
+    # Which of the two stops first is a matter of chance: their noise is drawn anew.
+    assert max(costs["total"], costs["60%"]) < costs["all"] == pytest.approx(0.8)
 
 
 def test_an_average_and_a_choice_of_keys_have_targets_too(paid: Engine) -> None:

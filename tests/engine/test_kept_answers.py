@@ -121,6 +121,18 @@ def test_a_more_accurate_answer_serves_a_less_accurate_question(engine: Engine) 
     assert len(engine.history()) == 2
 
 
+def test_a_column_is_kept_beside_its_own_choice_of_keys(engine: Engine) -> None:
+    """Counts of some keys are no answer for other keys that were chosen more accurately since."""
+    sql = "SELECT diagnosis, COUNT(*) FROM visits GROUP BY diagnosis"
+    engine.query(sql, epsilon=20)
+    keys = engine.query("SELECT diagnosis FROM visits GROUP BY diagnosis", epsilon=300)
+    assert len(keys.rows) > 3
+    again = engine.query(sql, epsilon=20)
+    assert [row[:1] for row in again.rows] == keys.rows
+    assert not again.cached
+    assert again.cost.epsilon > 0
+
+
 def test_parts_of_a_question_are_shared(engine: Engine) -> None:
     average = engine.query("SELECT AVG(cost) FROM visits", epsilon=1.0)
     both = engine.query("SELECT AVG(cost), COUNT(cost) FROM visits", epsilon=1.0)

@@ -1,0 +1,436 @@
+"""Bugs in our own code, planted one at a time in a copy of it: some quick test must notice each.
+
+    python -m tests.audits.planted [--only WORDS]
+
+Each is a replacement of text that stands exactly once in one file, the shape of a bug that broke
+the privacy of a published system (docs/security.md names them) or that would break this one's.
+The named tests run against the copy and must fail; a bug that survives is a missing test. First
+all of them run on the code as it is, where they must pass. Ends with 1 if any bug survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("engine", "models", "planner", "mechanisms", "tests", "benchmarks")
+AT_ONCE = max(1, min(2, os.cpu_count() or 1))
+SECONDS_MAX = 240
+FAILED = 1  # pytest's exit code for tests that ran and failed
+
+NEIGHBOURS = "tests/engine/test_neighbours.py::"
+REPLAY = NEIGHBOURS + "test_one_patient_moves_no_measure_further_than_stated"
+KNOWN = "tests/engine/test_known_bugs.py::"
+KEPT = "tests/engine/test_kept_answers.py::"
+CALIBRATION = "tests/mechanisms/test_calibration.py::"
+RANDOM = "tests/mechanisms/test_randomness.py::"
+LEDGER = "tests/engine/test_ledger.py::"
+FAULTS = "tests/engine/test_ledger_faults.py::"
+SNAPSHOT = "tests/engine/test_snapshot.py::"
+LOCALITY = "tests/engine/test_snapshot_locality.py::"
+STATE = "tests/attacks/test_state_channels.py::"
+EPSILON = "tests/audits/test_empirical_epsilon.py::"
+STORED = "tests/engine/test_stored_columns.py::"
+SETTLING = "tests/engine/test_ledger_settling.py::"
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """One bug: in `file` the text `old`, which stands there once, becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    words: str = ""  # pytest -k: which of the tests' cases
+
+    def apply(self, root: Path) -> None:
+        """Plant it below `root`. Raises ValueError where the text does not stand there once."""
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.name}: the text stands {text.count(self.old)} times in "
+                             f"{self.file}; it must stand there once")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+PLANTED = (
+    # ---- how far a patient moves a number
+    Planted("sensitivity halved", "planner/bounding.py",
+            "        total = self.rows * largest\n",
+            "        total = max(1, self.rows * largest // 2)\n",
+            (NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted",)),
+    Planted("the levels of a quantile's tree forgotten", "planner/bounding.py",
+            "levels = LEVELS if measure.aggregate is Aggregate.TREE else 1", "levels = 1",
+            (REPLAY,), "quantiles and MEDIAN or median"),
+    Planted("a count of patients in many groups charged as one group", "planner/bounding.py",
+            "            return self.groups, self.groups\n", "            return 1, 1\n",
+            (REPLAY,), "distinct or counts"),
+    Planted("a bound that survives a redefinition of its column", "planner/relation.py",
+            'if item.function == "row_number" and not item.partition',
+            'if item.function == "row_number"',
+            (KNOWN + "test_1_a_redefined_group_column_keeps_no_old_bound",)),
+    Planted("a key believed constant within a patient", "planner/bounding.py",
+            "        if is_per_unit(key):\n            continue\n",
+            "        if is_per_unit(key) or True:\n            continue\n",
+            (REPLAY,), "counts or sums or keys"),
+    Planted("one row more than stated", "planner/emit.py",
+            "<= {scan.row_limit}", "<= {scan.row_limit + 1}",
+            (NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted",)),
+    Planted("one group more than stated", "planner/bounded_sql.py",
+            'f"<= {count})")', 'f"<= {count + 1})")',
+            (REPLAY,), "distinct or quantiles or keys"),
+    Planted("scaling that forgets the patient's total", "planner/bounded_sql.py",
+            'return f"({part} * {rows}) // total"', 'return f"{part}"',
+            (NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted", REPLAY), "sums or "
+            "nothing"),
+    Planted("a clip that lets twice as much through", "planner/bounded_sql.py",
+            "low, high = rows * min(grid.low, 0), rows * max(grid.high, 0)",
+            "low, high = 2 * rows * min(grid.low, 0), 2 * rows * max(grid.high, 0)",
+            (NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted", REPLAY), "sums or "
+            "nothing"),
+    Planted("stored integers are never clamped to narrower bounds", "planner/grid.py",
+            "ends = None if low <= proven[0] else low, None if proven[1] <= high else high",
+            "ends = None, None",
+            (STORED + "test_whatever_was_computed_or_narrowed_is_clamped_twice",)),
+    Planted("a join of different patients' rows", "planner/emit.py",
+            "        if join.tie:\n", "        if join.tie and False:\n",
+            (REPLAY,), "joins"),
+    Planted("EXISTS asks other patients' rows", "planner/emit.py",
+            "        if node.tie:\n", "        if node.tie and False:\n",
+            (REPLAY, NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted"),
+            "subqueries or nothing"),
+    Planted("a window over all patients", "planner/emit.py",
+            "unit = (unit_of(node.input),) if protected else ()", "unit = ()",
+            (NEIGHBOURS + "test_a_window_across_patients_is_found",)),
+    Planted("a key that a patient repeats multiplies rows", "planner/emit.py",
+            "        if scan.one_per_key is not None:\n",
+            "        if scan.one_per_key is not None and False:\n",
+            ("tests/engine/test_review_findings.py::"
+             "test_a_repeated_key_does_not_multiply_a_patients_rows",)),
+    Planted("COUNT counts NULL", "planner/bounded_sql.py",
+            'return f"COUNT({printer.scalar(counted_column(present, relation))})"',
+            'return "COUNT(*)"',
+            ("tests/engine/test_oracle.py::test_a_case_equals_plain_duckdb",), "counts"),
+    # ---- the governed copy
+    Planted("NaN through the snapshot", "engine/snapshot_sql.py",
+            'return f"CASE WHEN isfinite({value}) THEN {result} END", counts',
+            "return result, counts",
+            (SNAPSHOT + "test_every_value_is_cleaned_without_failing",)),
+    Planted("numbers stored beyond their bounds", "engine/snapshot_sql.py",
+            'return inner if low is None else f"greatest({inner}, {constant(low)})"',
+            "return value",
+            (SNAPSHOT + "test_every_value_is_cleaned_without_failing",)),
+    Planted("no ceiling on a patient's rows", "engine/snapshot_build.py",
+            "few, most = table.rows_per_unit, table.max_rows_per_unit\n    build",
+            "few, most = table.rows_per_unit, 2000000000\n    build",
+            (SNAPSHOT + "test_not_null_drops_before_ranks_and_the_ceiling_after",)),
+    Planted("which rows count depends on other patients", "engine/snapshot_build.py",
+            "s.row_key AS __row_key", "CAST(s.u AS VARCHAR) AS __row_key",
+            (LOCALITY + "test_a_hostile_newcomer_changes_no_other_patients_rows",)),
+    Planted("which rows count can be computed without the secret", "engine/snapshot_build.py",
+            "md5(concat($1, '|rows|', k)) AS row_key",
+            "md5(concat('|rows|', k, left($1, 0))) AS row_key",
+            (LOCALITY + "test_the_secret_fixes_the_ranks_and_another_secret_gives_others",)),
+    Planted("a visit that two patients claim goes to one of them", "engine/snapshot_build.py",
+            "AS SELECT DISTINCT {_key(build, table, column)} AS k, m.u",
+            "AS SELECT DISTINCT ON (k) {_key(build, table, column)} AS k, m.u",
+            (SNAPSHOT + "test_rows_without_a_unit_are_dropped_and_shared_parents_are_copied",)),
+    # ---- noise
+    Planted("floating-point noise", "engine/release.py",
+            "return [int(z) for z in laplace.sample(priced.scale, size, randomness)]",
+            'return __import__("numpy").random.default_rng().laplace(0, priced.scale, '
+            "size).tolist()",
+            (EPSILON + "test_released_numbers_lie_on_their_grid",)),
+    Planted("the same noise in every group", "engine/release.py",
+            "return [int(z) for z in laplace.sample(priced.scale, size, randomness)]",
+            "return [int(z) for z in laplace.sample(priced.scale, 1, randomness)] * size",
+            (KNOWN + "test_17_groups_of_equal_counts_get_independent_noise",)),
+    Planted("noise of a smaller scale than was paid for", "engine/release.py",
+            "return [int(z) for z in laplace.sample(priced.scale, size, randomness)]",
+            "return [int(z) for z in laplace.sample(priced.scale * 0.7, size, randomness)]",
+            (EPSILON + "test_released_counts_follow_the_exact_law_and_no_other",)),
+    Planted("no noise on what is 0", "engine/release.py",
+            "values = tuple(exact.get(key, 0) + z for key, z in zip(keys, noise, strict=True))",
+            "values = tuple(exact.get(key, 0) + z * (key in exact) "
+            "for key, z in zip(keys, noise, strict=True))",
+            (EPSILON + "test_released_counts_follow_the_exact_law_and_no_other",)),
+    Planted("seeded noise", "mechanisms/randomness.py",
+            "return cls(partial(os.urandom, 48), is_secure=True)",
+            'return cls(_seeded_keys(b"42"), is_secure=True)',
+            (KNOWN + "test_18_noise_cannot_be_repeated_and_no_seed_is_taken",)),
+    Planted("a seed taken from the caller", "engine/api.py",
+            "        if seed is not None and not insecure_testing:\n",
+            "        if seed is not None and seed < 0:\n",
+            (KNOWN + "test_18_noise_cannot_be_repeated_and_no_seed_is_taken",)),
+    Planted("a fork repeats its parent's noise", "mechanisms/randomness.py",
+            "        if stream.pid != os.getpid():\n", "        if stream.pid == -1:\n",
+            (RANDOM + "test_a_fork_is_noticed_by_the_process_id_alone",)),
+    Planted("the smallest uniforms truncated", "mechanisms/laplace.py",
+            "    for i in _undecided(value, floor, scale):\n",
+            "    for i in _undecided(value, floor, scale)[:0]:\n",
+            ("tests/mechanisms/test_samplers.py::"
+             "test_the_smallest_uniforms_are_refined_not_truncated",)),
+    # ---- which groups are shown
+    Planted("a threshold truncated", "mechanisms/threshold.py",
+            "return 1 + laplace.tail_steps(scale, _check_delta_key(delta_key))",
+            "return laplace.tail_steps(scale, _check_delta_key(delta_key))",
+            (CALIBRATION + "test_laplace_threshold_is_the_smallest",)),
+    Planted("delta not shared among a patient's keys", "mechanisms/threshold.py",
+            "return Fraction(delta) / groups", "return Fraction(delta)",
+            (CALIBRATION + "test_all_keys_of_a_unit_together_keep_delta",)),
+    Planted("keys chosen by the exact count", "engine/release.py",
+            "if randomness is None or counts[key] + z >= tau",
+            "if randomness is None or counts[key] + 0 * z >= 1",
+            (EPSILON + "test_a_key_of_one_patient_alone_is_shown_with_probability_delta_at_most",)),
+    Planted("chosen keys in the order of the rows", "engine/release.py",
+            "present = sorted(counts, key=sort_key)", "present = list(counts)",
+            (STATE + "test_selected_keys_are_sorted_whatever_the_order_of_rows",)),
+    Planted("public keys taken from the data", "engine/releases.py",
+            "        keys = keys_of(release, done)\n        for place, column in enumerate("
+            "release.measures):\n            if column.key not in done:\n",
+            "        keys = keys_of(release, done) if release.selection is not None else tuple(\n"
+            "            k for k in keys_of(release, done) if any(k in c for c in "
+            "exact.columns.values()))\n        for place, column in enumerate("
+            "release.measures):\n            if column.key not in done:\n",
+            (STATE + "test_public_keys_come_in_one_order_and_are_all_there",)),
+    # ---- prices
+    Planted("several Gaussian columns at the multiplier of one", "planner/price.py",
+            "return _root(Fraction(_multiplier(budget)) ** 2 * budget.columns)",
+            "return _root(Fraction(_multiplier(budget)) ** 2)",
+            (KNOWN + "test_7b_the_events_of_many_columns_never_cost_more_than_asked",
+             EPSILON + "test_nobody_proves_more_than_was_charged",
+             "tests/engine/test_cases.py::"
+             "test_an_accepted_case_is_bounded_as_its_file_says")),
+    Planted("half of Laplace's epsilon", "mechanisms/pricing.py",
+            "epsilon = Fraction(l1) / Fraction(scale)", "epsilon = Fraction(l1) / Fraction(scale) "
+            "/ 2",
+            ("tests/laws/test_event_laws.py::test_never_below_the_exact_loss_of_equal_steps",)),
+    Planted("the continuous formula for discrete Laplace", "mechanisms/laplace.py",
+            "    simple = min(epsilon, order * epsilon * epsilon / 2)\n",
+            "    simple = min(epsilon, order * epsilon * epsilon / 4)\n",
+            (CALIBRATION + "test_laplace_rdp_is_never_below_the_exact_divergence",)),
+    Planted("a loss rounded down", "mechanisms/loss.py",
+            "            round_up(epsilon, EPSILON_PLACES),\n",
+            "            round_down(epsilon, EPSILON_PLACES),\n",
+            ("tests/mechanisms/test_loss.py::test_a_loss_is_never_below_what_it_stands_for",)),
+    Planted("Gaussian noise calibrated for a squared scale", "mechanisms/gaussian.py",
+            "squared = 1 / (2 * round_down_dyadic(allowed, 256))",
+            "squared = 1 / (4 * round_down_dyadic(allowed, 256))",
+            (CALIBRATION + "test_multiplier_meets_its_delta_and_is_the_smallest",)),
+    Planted("a column that is used twice is paid for never", "planner/price.py",
+            "if column.mechanism is not Mechanism.EXACT and column.key not in known:",
+            "if column.mechanism is Mechanism.LAPLACE and column.key not in known:",
+            (KNOWN + "test_15_16_gaussian_noise_is_calibrated_by_its_exact_delta",)),
+    # ---- the ledger
+    Planted("the charge after the answer", "engine/api.py",
+            "        receipt = self._charge(ledger, due, sql, who, kept.data_version)\n"
+            "        with suppress(Exception):  # whatever it is, its text could quote a row; the "
+            "charge stands\n"
+            "            reader = open_reader(due, receipt, ledger, data.database, "
+            "kept.data_version)\n"
+            "            plan, released = fill(bound, plan, known, reader, data.public, "
+            "self._randomness)\n",
+            "        with suppress(Exception):\n"
+            "            reader = open_unpaid(due, data.database, insecure_testing=True)\n"
+            "            plan, released = fill(bound, plan, known, reader, data.public, "
+            "self._randomness)\n"
+            "            receipt = self._charge(ledger, due, sql, who, kept.data_version)\n",
+            (KNOWN + "test_36_the_charge_comes_first_and_stays",)),
+    Planted("a refund on error", "engine/api.py",
+            "        receipt = self._charge(ledger, due, sql, who, kept.data_version)\n"
+            "        with suppress(Exception):",
+            "        receipt = ledger.charge(PrivacyLoss.zero(), analyst=who, quota=None,\n"
+            "            events_json=to_json(()), sql=sql, plan_hash=due.plan_hash,\n"
+            "            policy_hash=self._policy.policy_hash, data_version=kept.data_version)\n"
+            "        with suppress(Exception):",
+            (STATE + "test_crash_and_retry_pays_for_every_draw",)),
+    Planted("the database's message in the error", "engine/api.py",
+            "        raise Broken  # after the handler has ended, so that no __context__ leads to "
+            "the failure\n\n    def _answer_within",
+            "        raise RuntimeError(str(reader.database))\n\n    def _answer_within",
+            ("tests/engine/test_faults.py::"
+             "test_a_failure_after_the_charge_says_one_fixed_text",)),
+    Planted("a budget checked before this charge, not after it", "mechanisms/filter.py",
+            "        return self.rail_a_holds(total) or self.rail_b_holds(total)\n",
+            "        return self.rail_a_holds(spent) or self.rail_b_holds(total)\n",
+            (LEDGER + "test_over_budget_says_the_numbers_and_charges_nothing",)),
+    Planted("a rail without its delta", "mechanisms/filter.py",
+            "            and Fraction(total.exact_floor_delta) <= self.delta_floor\n",
+            "            and Fraction(total.exact_floor_delta) <= self.delta_total\n",
+            ("tests/mechanisms/test_privacy_filter.py",)),
+    Planted("an analyst's quota not looked at", "engine/ledger.py",
+            "        if quota is not None and not own_total.exact_epsilon <= quota:\n",
+            "        if quota is not None and quota < 0:\n",
+            (LEDGER + "test_an_analyst_stops_at_the_quota_and_others_go_on",)),
+    Planted("a receipt that pays twice", "engine/ledger.py",
+            "                raise Broken\n            del session.receipts[receipt.seq]\n",
+            "                raise Broken\n",
+            (LEDGER + "test_a_receipt_pays_for_one_run_of_what_was_charged",)),
+    Planted("a receipt that pays for another plan", "engine/ledger.py",
+            "known is not receipt or (receipt.plan_hash, receipt.data_version) != (\n",
+            "known is not receipt or (plan_hash, data_version) != (\n",
+            (LEDGER + "test_a_receipt_pays_for_one_run_of_what_was_charged",)),
+    Planted("a restored ledger accepted", "engine/ledger.py",
+            "if (seq, digest) != self._seen and self._hash_at(cursor, seq) != digest:",
+            "if seq < 0:",
+            (FAULTS + "test_a_restored_backup_is_behind_its_witness",)),
+    Planted("a broken chain of charges accepted", "engine/ledger_checks.py",
+            "        if charge.previous_hash != self.hash:\n",
+            "        if charge.previous_hash == self.hash + self.hash:\n",
+            (FAULTS + "test_a_change_with_matching_hashes_is_named",)),
+    Planted("a reservation settled at no price", "engine/accuracy.py",
+            "cost = account.ledger.settle(receipt, level) if settles else receipt.loss",
+            "cost = account.ledger.settle(receipt, 0) if settles else receipt.loss",
+            (STATE + "test_an_accuracy_target_pays_for_the_noise_that_was_revealed",)),
+    # ---- kept answers
+    Planted("kept answers that ignore conditions", "planner/canonical.py",
+            "where[{';'.join(sorted(set(conditions)))}]", "where[]",
+            (KEPT + "test_no_two_accepted_cases_share_a_key_and_differ",)),
+    Planted("kept answers by the order of the text", "planner/canonical.py",
+            "where[{';'.join(sorted(set(conditions)))}]", "where[{';'.join(conditions)}]",
+            ("tests/attacks/test_guessing.py::"
+             "test_rewrites_by_ten_analysts_are_one_answer_for_one_charge",)),
+    Planted("kept answers of other data", "engine/api.py",
+            "keep(bound, plan, known, released, kept, data.public, receipt.seq)\n            table",
+            "table",
+            (KEPT + "test_averaging_is_impossible_for_one_many_or_later",)),
+    Planted("kept columns beside another choice of keys", "engine/releases.py",
+            '    return key_of(repr(chosen.keys))\n', '    return key_of("chosen")\n',
+            (KEPT + "test_a_column_is_kept_beside_its_own_choice_of_keys",)),
+    # ---- the doors
+    Planted("a connection that can read files", "engine/database.py",
+            '        "SET enable_external_access = false",\n', "",
+            ("tests/engine/test_database.py",)),
+    Planted("statements run that are no SELECT", "engine/database.py",
+            "            raise DatabaseFailure\n"
+            "        cursor.execute(statements[0], list(parameters))\n",
+            "            pass\n        cursor.execute(statements[0], list(parameters))\n",
+            ("tests/engine/test_database.py::"
+             "test_the_door_runs_one_select_and_nothing_else",)),
+    Planted("an unknown part of the text passed over", "planner/scope.py",
+            "        if name not in known and value:\n",
+            "        if name not in known and value and False:\n",
+            ("tests/engine/test_cases.py::test_a_refused_case_is_refused_by_its_rule",)),
+    # ---- training
+    Planted("a gradient clipped by row, not by patient", "models/clipping.py",
+            "KEPT / (safe + SOFTENING) if", "KEPT + 0 * safe if",
+            ("tests/models/test_gradients.py::test_weights_keep_every_norm_below_one",)),
+    Planted("a gradient sum divided by the batch that came", "models/descent.py",
+            "_advance(state, noisy / run.expected, run)",
+            "_advance(state, noisy / max(len(batch), 1), run)",
+            ("tests/models/test_descent.py::test_the_sum_is_divided_by_the_expected_batch",)),
+    Planted("float noise in training", "models/descent.py",
+            "found: Vector = (whole + drawn).astype(np.float64) * step",
+            "found: Vector = safe + drawn * step",
+            ("tests/models/test_descent.py::test_noise_lies_on_a_grid_with_the_sum",)),
+)
+
+
+# ---- running -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the tests said to one bug."""
+
+    planted: Planted
+    caught: bool
+    said: str
+    seconds: float
+
+
+def copied(folder: Path) -> Path:
+    """Copy what the tests need into a folder and return it."""
+    root = folder / "copy"
+    for name in COPIED:
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, root / name)
+    return root
+
+
+def run_tests(root: Path, tests: Iterable[str], words: str = "") -> tuple[int, str]:
+    """Run tests on a copy; return pytest's exit code and its last lines."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line", "-m", "",
+               *tests, *(["-k", words] if words else [])]
+    where = dict(os.environ, PYTHONPATH=str(root), PYTHONDONTWRITEBYTECODE="1",
+                 OMP_NUM_THREADS="1", CI="1")
+    try:
+        done = subprocess.run(command, cwd=root, env=where, capture_output=True, text=True,
+                              timeout=SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        return -1, f"no answer within {SECONDS_MAX} s"
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    return done.returncode, "\n".join(lines[-4:])
+
+
+def tried(planted: Planted) -> Outcome:
+    """Plant one bug in a fresh copy and run its tests.
+
+    Only a test that ran and failed catches a bug: a copy that cannot be imported, or tests that
+    were not found, prove nothing.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="discreet-planted-") as folder:
+        root = copied(Path(folder))
+        planted.apply(root)
+        code, said = run_tests(root, planted.tests, planted.words)
+    return Outcome(planted, code == FAILED, said, time.monotonic() - started)
+
+
+def baseline(chosen: Iterable[Planted]) -> str | None:
+    """Run all named tests on the code as it is; return what failed, or None."""
+    plain = sorted({test for p in chosen if not p.words for test in p.tests})
+    with tempfile.TemporaryDirectory(prefix="discreet-planted-") as folder:
+        root = copied(Path(folder))
+        asked = [(tuple(plain), ""), *{(p.tests, p.words) for p in chosen if p.words}]
+        for tests, words in asked:
+            code, said = run_tests(root, tests, words) if tests else (0, "")
+            if code != 0:
+                return f"{' '.join(tests)} {words}\n{said}"
+    return None
+
+
+def all_tried(chosen: Iterable[Planted]) -> Iterator[Outcome]:
+    """Try bugs, a few at a time, in their order."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield from pool.map(tried, chosen)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--only", default="", help="the bugs whose names hold these words")
+    options.add_argument("--no-baseline", action="store_true", help="skip the code as it is")
+    asked = options.parse_args()
+    chosen = [p for p in PLANTED if asked.only in p.name]
+    wrong = None if asked.no_baseline else baseline(chosen)
+    if wrong is not None:
+        print(f"the code as it is fails its own tests:\n{wrong}")
+        return 1
+    survivors = []
+    for outcome in all_tried(chosen):
+        if not outcome.caught:
+            survivors.append(outcome)
+        print(f"{'caught' if outcome.caught else 'SURVIVED':10}{outcome.planted.name:58}"
+              f"{outcome.planted.file:28}{outcome.seconds:6.1f} s", flush=True)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} planted bugs are caught")
+    for outcome in survivors:
+        print(f"\nSURVIVED: {outcome.planted.name}\n{outcome.said}")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
