@@ -21,6 +21,7 @@ from engine.accuracy import Question, _draw, _Drawn, _stop, judged
 from engine.api import Settings
 from engine.clinic import clinic_policy, write_clinic
 from engine.execution import open_unpaid
+from engine.ledger import Ledger
 from mechanisms.event import GradualEvent, from_json
 from mechanisms.pricing import loss_of, revealed
 from mechanisms.randomness import Randomness
@@ -575,7 +576,7 @@ def test_a_settlement_that_fails_keeps_the_reserve_and_the_answer(
         raise OSError(28, "No space left; row 4711 of Anna")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.accuracy.Ledger, "settle", fails)
+        patch.setattr(Ledger, "settle", fails)
         with pytest.raises(Broken) as caught:
             paid.query(COUNT, error="10%", epsilon=0.5)
     assert str(caught.value) == Broken.TEXT
