@@ -99,6 +99,16 @@ class Answers:
         rows = self._store.read(self._best, asked)
         return _answer(rows[0]) if rows else None
 
+    def find_first(
+        self, key: str, data_version: str, at_most_deviation: float
+    ) -> StoredAnswer | None:
+        """Return the kept answer that was charged first of those of at most this deviation.
+
+        Once there is one it stays the one: later answers never change what is found.
+        """
+        found = [a for a in self.find(key, data_version) if a.deviation <= at_most_deviation]
+        return min(found, key=lambda answer: answer.charge_seq, default=None)
+
     def keep(self, answer: StoredAnswer) -> None:
         """Keep an answer; keeping it again changes nothing.
 

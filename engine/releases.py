@@ -59,8 +59,11 @@ def recall(
 
     A column over chosen keys is given again only beside the same choice of keys, and one that
     used another answer only beside the same answer. Columns that no row can move are known.
+    Of several pilots that are good enough the first one counts for ever: a better one that
+    somebody buys later must not move the bounds of a question that was answered already.
     """
     known: dict[str, Released] = {}
+    pilots = _pilots_of(plan)
     for place in range(len(plan.releases)):
         plan, release = _with_chosen_bounds(plan, place, known)
         given = given_values(bound, plan, known, public)
@@ -79,7 +82,8 @@ def recall(
             if column.mechanism is Mechanism.EXACT:
                 known[column.key] = add_noise(column, keys_of(release, known), {}, None)
                 continue
-            found = _find(kept, key_of(column.key, chosen, uses), column)
+            is_pilot = release.bounded.release.source in pilots
+            found = _find(kept, key_of(column.key, chosen, uses), column, first=is_pilot)
             if found is not None:
                 known[column.key] = found
     return plan, known
@@ -102,8 +106,9 @@ def numbers_of(known: Known) -> Mapping[str, tuple[int | float, ...]]:
     return {key: released.values for key, released in known.items()}
 
 
-def _find(kept: Kept, key: str, column: Priced) -> Released | None:
-    stored = kept.answers.find_best(key, kept.data_version, column.deviation)
+def _find(kept: Kept, key: str, column: Priced, first: bool = False) -> Released | None:
+    find = kept.answers.find_first if first else kept.answers.find_best
+    stored = find(key, kept.data_version, column.deviation)
     return None if stored is None else from_payload(stored.payload)
 
 
@@ -117,22 +122,30 @@ def fill(
     noise, except to pilots where `pilot_randomness` is given.
     """
     done = dict(known)
-    firsts = {r.release.source for e in plan.releases if e.pilot for r in e.pilot.releases}
-    noise = randomness
-    for place, planned in enumerate(plan.releases):
+    pilots = _pilots_of(plan)
+    for n in range(len(plan.releases)):
         given = given_values(bound, plan, done, public)
-        exact = reader.run(place, numbers_of(done), given)
-        plan, release = _with_chosen_bounds(plan, place, done)
-        is_pilot = planned.bounded.release.source in firsts
-        randomness = (noise or pilot_randomness) if is_pilot else noise
+        exact = reader.run(n, numbers_of(done), given)
+        plan, release = _with_chosen_bounds(plan, n, done)
+        noise = randomness
+        if noise is None and release.bounded.release.source in pilots:
+            noise = pilot_randomness
         if release.selection is not None and release.selection.key not in done:
-            done[release.selection.key] = choose_keys(release, exact, randomness)
+            done[release.selection.key] = choose_keys(release, exact, noise)
         keys = keys_of(release, done)
         for place, column in enumerate(release.measures):
             if column.key not in done:
                 values = exact.columns.get(place, {})
-                done[column.key] = add_noise(column, keys, values, randomness)
+                done[column.key] = add_noise(column, keys, values, noise)
     return plan, done
+
+
+def _pilots_of(plan: NoisePlan) -> frozenset[int]:
+    """Return the numbers of the releases that are asked to choose another's bounds."""
+    return frozenset(
+        first.release.source for release in plan.releases if release.pilot is not None
+        for first in release.pilot.releases
+    )
 
 
 def keep(

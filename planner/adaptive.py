@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, floor, inf, sqrt
 
-from planner.bounding import BoundedRelease, bound
+from planner.bounding import ADDITIVE, BoundedRelease, bound
 from planner.collector import with_domain
 from planner.domain import Type, integer, real
 from planner.expression import Column
@@ -18,8 +18,8 @@ from planner.grid import middle_of
 from planner.pilot import ROWS_PER_OCTAVE, Pilot, ends_of_bin, rows_of_bin
 from planner.relation import Aggregate, Measure, row_scans
 
-# Bins with fewer than this many noise scales are taken for noise. Measured on the RAND table
-# (benchmarks/adaptive.py): from 2 to 3 the error of a sum is flat, without it 2 times larger.
+# Bins with fewer than this many noise scales are taken for noise: far out, where a clip would be
+# dear, most bins are empty and their noise adds up.
 SIGNIFICANT = 3.0
 # How many groups to expect where the keys are chosen privately.
 GROUPS_UNKNOWN = 10
@@ -61,8 +61,9 @@ def adapt(
 
     `noises` are the mean absolute noises at the declared bounds.
 
-    Guarantee: the result is a function of its arguments, none of which is private; it is bounded
-    by the same `bound` as any release, so its sensitivity holds whatever was chosen.
+    Guarantee: the result is a function of its arguments, none of which is private; its counts
+    and sums are bounded by the same `bound` as any release, so their sensitivity holds whatever
+    was chosen. Everything else keeps the bounds, and so the sensitivity, that it had.
     """
     view = _View(bounded, pilot, _patients(rows), sizes, noises,
                  0.0 if rows is None else SIGNIFICANT * rows.scale)
@@ -78,7 +79,11 @@ def adapt(
         for i, measure in enumerate(bounded.release.measures)
     )
     release = replace(bounded.release, measures=measures)
-    chosen = bound(release, allowed if view.patients else pilot.asked)
+    again = bound(release, allowed if view.patients else pilot.asked)
+    chosen = replace(again, selection=bounded.selection, measures=tuple(
+        after if after.measure.aggregate in ADDITIVE else before
+        for before, after in zip(bounded.measures, again.measures, strict=True)
+    ))
     cut = tuple(
         view.cut(i, allowed, clips[i]) if i in clips else view.cut_rows(i, allowed)
         for i in range(len(measures))
@@ -105,9 +110,8 @@ class _View:
     @property
     def rows(self) -> int:
         """How many rows of a patient count under the declared bounds."""
-        additive = (Aggregate.COUNT, Aggregate.SUM)
         return next(m.strategy.rows for m in self.bounded.measures
-                    if m.measure.aggregate in additive)
+                    if m.measure.aggregate in ADDITIVE)
 
     def candidates(self) -> tuple[int, ...]:
         """Numbers of rows worth a look: the ends of the bins, up to the largest seen."""
@@ -117,8 +121,7 @@ class _View:
         return tuple(sorted(n for n in ends if n <= ceiling))
 
     def _ceiling(self) -> int:
-        strategy = self.bounded.measures[0].strategy
-        scans = [s for s in row_scans(strategy.relation) if not s.one_row]
+        scans = [s for s in row_scans(self.bounded.release.input) if not s.one_row]
         return max((s.max_rows for s in scans), default=self.rows)
 
     def kept(self, rows: float) -> float:
@@ -163,7 +166,7 @@ class _View:
         price /= self.share_seen(place, allowed)
         domain = measure.argument.domain
         if place in self.bounded.release.centred:
-            low = _edge(bins[::1], price / 2, lambda b: ends_of_bin(b, domain)[0])
+            low = _edge(bins, price / 2, lambda b: ends_of_bin(b, domain)[0])
             high = _edge(bins[::-1], price / 2, lambda b: ends_of_bin(b, domain)[1])
         else:
             by_size = sorted(bins, key=lambda entry: -abs(entry[0]))
@@ -244,7 +247,7 @@ class _View:
         bins of it, with up to twice the rows.
         """
         measure = self.bounded.release.measures[place]
-        additive = measure.aggregate in (Aggregate.COUNT, Aggregate.SUM)
+        additive = measure.aggregate in ADDITIVE
         if not self.patients or not additive or place not in self.pilot.alone:
             return (0.0, 0.0)
         lost = self.kept(inf) - self.kept(allowed) + ROWS_PER_OCTAVE * self.hidden * allowed

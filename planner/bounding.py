@@ -30,6 +30,8 @@ from planner.relation import (
     without_cuts,
 )
 
+# What a patient's rows add up to.
+ADDITIVE = frozenset({Aggregate.COUNT, Aggregate.SUM})
 # What cannot be clipped after adding up: a unit's rows (or values) are cut off instead.
 LIMITED = frozenset({Aggregate.DISTINCT, Aggregate.TREE, Aggregate.HISTOGRAM})
 # Rows that joins may make of one patient.
@@ -152,7 +154,7 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     _check_size(relation)
     keys = public_keys(release.keys, relation)
     additive = tuple(
-        m for m in release.measures if m.aggregate in (Aggregate.COUNT, Aggregate.SUM)
+        m for m in release.measures if m.aggregate in ADDITIVE
     )
     # Counts and sums of one release share one strategy, worked out once.
     shared = None if unbounded or not additive else _choose(
@@ -162,7 +164,7 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     def bounded(measure: Measure) -> BoundedMeasure:
         if unbounded:
             return BoundedMeasure(measure, _unbounded(relation))
-        is_additive = measure.aggregate in (Aggregate.COUNT, Aggregate.SUM)
+        is_additive = measure.aggregate in ADDITIVE
         chosen = shared if is_additive and shared is not None else _choose(
             measure, release, keys, rows, additive
         )
@@ -229,7 +231,7 @@ def _choose(
         return Strategy(Shape.UNIT_CLIP, relation, 1, groups)
     # A limit by rank also counts rows that the question does not ask for: with conditions on
     # rows it would throw away most of what it should keep, so a patient's rows are added up.
-    is_additive = measure.aggregate in (Aggregate.COUNT, Aggregate.SUM)
+    is_additive = measure.aggregate in ADDITIVE
     together = additive if is_additive else (measure,)
     driver = None if _has_row_conditions(together, relation) else driver_of(relation)
     if driver is not None:

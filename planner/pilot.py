@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import ceil, floor, log2
 
 from planner.bind import Bound, Rows
-from planner.bounding import BoundedMeasure, BoundedRelease, Shape, bound
+from planner.bounding import ADDITIVE, BoundedMeasure, BoundedRelease, Shape, bound
 from planner.catalog import Catalog
 from planner.domain import Domain, Type, integer, real
 from planner.emit import read_by, statement_relations
@@ -35,11 +35,12 @@ from planner.relation import (
 
 # Values of a real column are told apart down to its largest bound over 2^30.
 OCTAVES_MAX = 30
+# Beyond these a value over its largest bound is no longer a usable number.
+SIZE_MIN, SIZE_MAX = 2.0**-900, 2.0**900
 # Half an octave: 1, 2, 3, 4, 6, 8, 12, ... rows of a patient.
 ROWS_PER_OCTAVE = 2
-# More rows of a patient than this carry more noise than most tables' answers can bear.
+# So many rows of a patient carry more noise than most tables' answers can bear.
 ROWS_MANY = 100
-_ADDITIVE = (Aggregate.COUNT, Aggregate.SUM)
 _CLIPPING = frozenset({"clamp", "least", "greatest"})
 
 
@@ -68,15 +69,9 @@ class Pilot:
     asked: int | None
 
     @property
-    def weighted(self) -> tuple[tuple[BoundedRelease, int], ...]:
-        """The questions with their shares of the epsilon: even ones for each histogram."""
-        asked = ((self.rows, 1), (self.sizes, 1))
-        return tuple((r, weight) for r, weight in asked if r is not None)
-
-    @property
     def releases(self) -> tuple[BoundedRelease, ...]:
         """The questions themselves."""
-        return tuple(r for r, _ in self.weighted)
+        return tuple(r for r in (self.rows, self.sizes) if r is not None)
 
 
 def pilot_share(pilots: tuple[Pilot, ...]) -> Fraction:
@@ -101,18 +96,18 @@ def pilot_of(
     """Return what should be asked first, or None where the declared bounds are used.
 
     By default a pilot is taken where the policy marks a summed column `loose`, or lets a patient
-    count with more than ROWS_MANY rows. `rows` is what the caller fixed.
+    count with ROWS_MANY rows or more. `rows` is what the caller fixed.
 
     Guarantee: depends on the question, the policy and the caller's words only. The pilot's own
     releases are bounded like any other (bounding.py), so their sensitivity holds.
     """
     release = bounded.release
-    if bounds is Bounds.DECLARED or kind_of_shape(bounded) is Shape.UNBOUNDED:
+    if bounds is Bounds.DECLARED:
         return None
     clipped = [
         (place, measure) for place, measure in enumerate(release.measures)
         if _is_clippable(place, measure, release)
-        and (bounds is Bounds.AUTO or is_loose(measure.argument, release.input, catalog))
+        and (bounds is Bounds.AUTO or _is_loose(measure.argument, release.input, catalog))
     ]
     shape = _additive_strategy(bounded)
     if shape is None:
@@ -131,7 +126,7 @@ def _read_alone(bound_: Bound, source: int) -> frozenset[int]:
     """Return the measures of a release that something other than an average reads."""
     found: set[int] = set()
     waiting = [e for rows in (bound_.rows, *(g.rows for g in bound_.givens))
-               for e in expressions_above(rows)]
+               for e in _expressions_above(rows)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, Column) and node.source == source and node.name.startswith("m"):
@@ -141,7 +136,7 @@ def _read_alone(bound_: Bound, source: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def expressions_above(rows: Rows) -> list[Expression]:
+def _expressions_above(rows: Rows) -> list[Expression]:
     """Return every expression of the outer SQL: outputs, and what nodes above releases read."""
     found = [expression for _, expression in rows.outputs]
     for node in statement_relations(rows.relation):
@@ -150,13 +145,8 @@ def expressions_above(rows: Rows) -> list[Expression]:
     return found
 
 
-def kind_of_shape(bounded: BoundedRelease) -> Shape | None:
-    """Return the shape that bounds the first measure of a release."""
-    return bounded.measures[0].strategy.shape if bounded.measures else None
-
-
 def _additive_strategy(bounded: BoundedRelease) -> BoundedMeasure | None:
-    return next((m for m in bounded.measures if m.measure.aggregate in _ADDITIVE), None)
+    return next((m for m in bounded.measures if m.measure.aggregate in ADDITIVE), None)
 
 
 def _is_clippable(place: int, measure: Measure, release: Release) -> bool:
@@ -169,13 +159,15 @@ def _is_clippable(place: int, measure: Measure, release: Release) -> bool:
     ends = measure.argument.domain.interval
     if ends is None or ends[0] == ends[1] or not measure.argument.domain.is_number:
         return False
+    if not SIZE_MIN < max(abs(ends[0]), abs(ends[1])) < SIZE_MAX:
+        return False
     own = f"m{place + 1}"
     if any(column.name == own for e in release.derived for column in columns_of(e)):
         return False
     return measure.center == 0 or place in release.centred
 
 
-def is_loose(argument: Expression | None, relation: Relation, catalog: Catalog) -> bool:
+def _is_loose(argument: Expression | None, relation: Relation, catalog: Catalog) -> bool:
     """Return whether a value's bounds are those of a column that the policy marks `loose`.
 
     A value that the question itself clips, or narrows by a condition, has the user's bounds.

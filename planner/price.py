@@ -186,13 +186,11 @@ def price(
 def _price_pilots(
     pilots: Mapping[int, Pilot], epsilon: Fraction
 ) -> dict[int, tuple[PricedRelease, ...]]:
-    """Share an epsilon among pilots: a histogram of sizes moves by rows, one of rows by one."""
-    weights = sum(weight * len(r.measures) for p in pilots.values() for r, weight in p.weighted)
+    """Share an epsilon evenly among all histograms of all pilots; they get Laplace noise."""
+    histograms = sum(len(r.measures) for p in pilots.values() for r in p.releases)
+    terms = Terms(epsilon, max(histograms, 1), Fraction(0), Fraction(0))
     return {
-        source: tuple(
-            _price_release(r, Terms(epsilon * weight / weights, 1, Fraction(0), Fraction(0)))
-            for r, weight in pilot.weighted
-        )
+        source: tuple(_price_release(r, terms) for r in pilot.releases)
         for source, pilot in pilots.items()
     }
 
