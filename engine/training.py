@@ -126,7 +126,7 @@ def train(
     with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
         folder = run_folder(site.directory, site.stem, receipt.seq)
         with folder.alone():
-            key = folder.key()
+            key = folder.draw_key()
             reader = open_rows(order.statement, order.plan_hash, receipt, site.ledger,
                                site.database, site.snapshot.data_version)
             return _train(order, reader, site, key, folder, progress, run.cost, receipt.seq)
@@ -138,7 +138,8 @@ def resume(
 ) -> Model:
     """Go on with a run that charge `seq` paid: free, and it ends in the same model.
 
-    Raises Refused where the charge paid for another run, or for other data.
+    Raises Refused where the charge paid for another run, or for other data, and where the run's
+    folder is lost.
     """
     order = plan_training(request, site)
     if site.ledger is None:
@@ -149,16 +150,18 @@ def resume(
     ):
         raise Refused("model", f"charge {seq} did not pay for this run on this data",
                       "the number of the charge, and the same call")
-    with suppress(Exception):
-        folder = run_folder(site.directory, site.stem, seq)
-        with folder.alone():
-            if folder.is_finished:
-                from models.model import Model
+    folder = run_folder(site.directory, site.stem, seq)
+    if not (folder.has_key or folder.is_finished):
+        raise Refused("model", f"the folder of the run that charge {seq} paid is lost; begun anew, "
+                      "the charge would buy a second model", "train() without resume")
+    with suppress(Exception), folder.alone():
+        if folder.is_finished:
+            from models.model import Model
 
-                return Model.load(folder.model)
-            reader = open_paid_rows(order.statement, order.plan_hash, seq, site.ledger,
-                                    site.database, site.snapshot.data_version)
-            return _train(order, reader, site, folder.key(), folder, progress, order.run.cost, seq)
+            return Model.load(folder.model)
+        reader = open_paid_rows(order.statement, order.plan_hash, seq, site.ledger,
+                                site.database, site.snapshot.data_version)
+        return _train(order, reader, site, folder.key(), folder, progress, order.run.cost, seq)
     raise Broken
 
 

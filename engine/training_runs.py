@@ -1,8 +1,10 @@
 """Paid training runs on disk: a run's key before its first row, its state on the way, its end.
 
 Guarantee: a charge buys one answer. All randomness of a run comes from its key, which is drawn
-once and written (for this user only) before the first row is read, so whatever is done again
-after a crash is done alike; and a run that has ended gives its stored model and reads no row.
+right after the charge and by nothing else, and written (for this user only) before the first row
+is read. So whatever is done again after a crash is done alike; a run that has ended gives its
+stored model and reads no row; and a run whose key is lost is over: another key would buy another
+model for the same charge, which is what a restored backup of the folder would come to.
 """
 
 from __future__ import annotations
@@ -38,25 +40,33 @@ class RunFolder:
         """Whether the run has ended and its model is stored."""
         return (self.path / "finished").exists()
 
+    @property
+    def has_key(self) -> bool:
+        """Whether the run's key is there: without it the run cannot go on."""
+        return (self.path / "key").exists()
+
     def finish(self) -> None:
-        """Mark the run as ended; its state is no longer needed."""
+        """Mark the run as ended. With the key its noise could be taken off again: it goes."""
         (self.path / "finished").touch(mode=0o600)
-        (self.path / "state.npz").unlink(missing_ok=True)
+        for left in ("state.npz", "key"):
+            (self.path / left).unlink(missing_ok=True)
+
+    def draw_key(self) -> bytes:
+        """Draw the run's key and return it: once, by the call that made the charge.
+
+        Guarantee: it is on disk before it is returned.
+        """
+        draft = self.path / f"key.{os.getpid()}"
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(self.path / "key")
+        return self.key()
 
     def key(self) -> bytes:
-        """Return the run's key; it is drawn when it is first asked for.
-
-        Guarantee: it is on disk before it is used, and never drawn twice for one run.
-        """
-        place = self.path / "key"
-        if not place.exists():
-            draft = self.path / f"key.{os.getpid()}"
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(place)
-        found = place.read_bytes()
+        """Return the run's key. Raises OSError where it is not there or damaged."""
+        found = (self.path / "key").read_bytes()
         if len(found) != KEY_BYTES:
             raise OSError("the run's key is damaged")
         return found

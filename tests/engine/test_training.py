@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,12 +141,23 @@ def test_where_it_was_interrupted_does_not_show(folder: Path) -> None:
         place = run_folder(folder, "clinic.ledger.sqlite", 1)
         key = (place.path / "key").read_bytes()
         first = engine.train(SIMPLE, resume=1, **FAST)
-        for left in ("finished", "state.npz"):
-            (place.path / left).unlink(missing_ok=True)
+        # As from a backup of an earlier hour: the key is there, and nothing that came of it.
+        shutil.rmtree(place.path)
+        run_folder(folder, "clinic.ledger.sqlite", 1)
+        (place.path / "key").write_bytes(key)
         from_the_start = engine.train(SIMPLE, resume=1, **FAST)
-        assert (place.path / "key").read_bytes() == key
     assert np.array_equal(first.parameters, from_the_start.parameters)
     assert first.metrics == from_the_start.metrics
+
+
+def test_a_lost_folder_buys_no_second_model(folder: Path) -> None:
+    """A restored backup from before the run: with another key the charge would buy two models."""
+    with Engine.open(folder / "clinic.yaml") as engine:
+        engine.train(SIMPLE, **FAST)
+        shutil.rmtree(run_folder(folder, "clinic.ledger.sqlite", 1).path)
+        with pytest.raises(Refused, match="folder"):
+            engine.train(SIMPLE, resume=1, **FAST)
+        assert len(engine.history()) == 1
 
 
 @pytest.mark.parametrize("other", [
@@ -161,10 +173,19 @@ def test_a_charge_buys_its_own_run_only(engine: Engine, other: dict[str, Any]) -
 
 
 def test_a_runs_files_are_for_their_owner(engine: Engine, folder: Path) -> None:
-    engine.train(SIMPLE, **FAST)
+    with pytest.raises(Killed):
+        engine.train(SIMPLE, progress=killed_at(4), **FAST)
     place = run_folder(folder, "clinic.ledger.sqlite", 1).path
     assert (place.stat().st_mode & 0o077) == 0
     assert ((place / "key").stat().st_mode & 0o077) == 0
+
+
+def test_a_finished_run_leaves_no_key_to_take_its_noise_off_with(
+    engine: Engine, folder: Path
+) -> None:
+    engine.train(SIMPLE, **FAST)
+    left = {path.name for path in run_folder(folder, "clinic.ledger.sqlite", 1).path.iterdir()}
+    assert left == {"model", "finished", "lock"}
 
 
 # ---- the view --------------------------------------------------------------------------------
