@@ -7,7 +7,8 @@ to fine, and is charged for the last. Asking again doubles the epsilon from 0.01
 until the answer is as exact by the same rule, and pays for every try. Both ask the same question of
 the same ledger, repetition by repetition, each repetition another question with the same answer;
 given are the mean epsilon, a 95 % interval of the mean difference, and how often the error was
-beyond the target.
+beyond the target. How often the intervals of stopped answers hold is simulated with the engine's
+own noise and rule of stopping, 20,000 counts each.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ import numpy as np
 
 from benchmarks.common import give_out, machine, parser, target
 from engine import Engine
-from planner.target import Target, is_close, read_target
+from mechanisms import gradual, laplace
+from mechanisms.randomness import Randomness
+from planner.target import LEVELS, Target, is_close, read_target
+from planner.uncertainty import CONFIDENCE
 
 CASES = ((200, "10%"), (1_000, "10%"), (1_000, "5%"), (5_000, "10%"))
 FIXED, FIRST = 1.0, 0.01
@@ -87,6 +91,22 @@ def measure(policy: Path, count: int, error: str, repetitions: int) -> dict[str,
     }
 
 
+def stopped(count: int, error: str, runs: int) -> dict[str, Any]:
+    """Draw stopped answers to one count; how often the interval holds, and the error is missed."""
+    wanted = read_target(error)
+    scales = gradual.scales_of(1 / FIXED, LEVELS)
+    noise = gradual.sample(scales, runs, Randomness.seeded(count))
+    widths = [laplace.quantile(scale, CONFIDENCE) for scale in scales]
+    held = missed = 0
+    for run in noise.T.tolist():
+        level = next((i for i, (z, h) in enumerate(zip(run, widths, strict=True))
+                      if is_close(count + z, (count + z - h, count + z + h), wanted)), -1)
+        held += abs(run[level]) <= widths[level]
+        missed += abs(run[level]) > float(wanted.error) * count
+    return {"count": count, "error": error, "runs": runs, "held": held / runs,
+            "missed": missed / runs}
+
+
 def table(document: dict[str, Any]) -> str:
     """Print what was found."""
     lines = [f"{'mean epsilon spent':36}{'fixed':>8}{'again':>8}{'target':>8}"
@@ -98,6 +118,10 @@ def table(document: dict[str, Any]) -> str:
             f"[{low:.4f}, {high:.4f}]{'':15}{row['missed']['target']}, {row['missed']['again']} "
             f"of {row['repetitions']}"
         )
+    for row in document["stopped"]:
+        lines.append(f"{row['count']:>8,} within {row['error']:>4}: the interval holds in "
+                     f"{row['held']:.1%} of {row['runs']:,}, the error is missed in "
+                     f"{row['missed']:.1%}")
     return "\n".join(lines)
 
 
@@ -112,6 +136,8 @@ def main() -> None:
         ]
     document = {
         "machine": machine(), "results": results,
+        "stopped": [stopped(count, error, 20_000) for count in (200, 1_000, 5_000)
+                    for error in ("1%", "5%", "10%", "50%")],
         "targets": [target("epsilon for a count of 1,000 within 10 %", row["target"], 0.040)
                     for row in results if row["case"].startswith("COUNT of 1,000 within 10%")],
     }  # fmt: skip

@@ -28,6 +28,7 @@ from planner.expression import Call, walk
 from planner.functions import FUNCTIONS
 from planner.narrowing import public_keys
 from planner.parse import parse
+from planner.pilot import Bounds
 from tests.engine.questions import PATIENTS, VISITS, question, scalar
 from tests.engine.replay import Run, public_part, replayed, violations
 
@@ -302,13 +303,14 @@ def test_random_expressions_never_fail_and_stay_in_their_domains(
 
 @settings(max_examples=40)
 @given(SEEDS, st.sampled_from(["with a greedy patient", "with a thief", "with a dirty patient",
-                               "without the heavy patient"]))
+                               "without the heavy patient"]),
+       st.sampled_from([Bounds.DECLARED, Bounds.AUTO]))
 def test_random_questions_keep_their_sensitivity(
-    clinics: dict[str, Engine], seed: int, change: str
+    clinics: dict[str, Engine], seed: int, change: str, bounds: Bounds
 ) -> None:
     sql = question(Random(seed))
     try:
-        one: Run = replayed(clinics["base"], sql)
+        one: Run = replayed(clinics["base"], sql, bounds=bounds)
     except Refused:
         return
-    assert list(violations(one, replayed(clinics[change], sql, like=one))) == []
+    assert list(violations(one, replayed(clinics[change], sql, like=one, bounds=bounds))) == []
