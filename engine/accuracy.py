@@ -133,7 +133,7 @@ def _reserved(
     raise Broken  # after the handler has ended, so that no __context__ leads to the failure
 
 
-def answer_unpaid(question: Question, randomness: Randomness) -> Result:
+def answer_unpaid(question: Question, randomness: Randomness, strict: bool) -> Result:
     """Answer without a charge, on an engine opened for insecure testing only."""
     aim = question.aim
     reader = open_unpaid(aim.plan, question.database, insecure_testing=True)
@@ -141,7 +141,7 @@ def answer_unpaid(question: Question, randomness: Randomness) -> Result:
     level = _stop(question, drawn)
     plan = at_level(aim.plan, aim.levels, level)
     result = _result(question, plan, drawn.at(level), level, PrivacyLoss.zero())
-    return replace(result, is_private=False)
+    return _checked(replace(result, is_private=False), strict)
 
 
 def _checked(result: Result, strict: bool) -> Result:

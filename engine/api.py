@@ -235,6 +235,7 @@ class Engine:
                           describe(bound, plan, sql, due.loss))
         receipt = self._charge(ledger, due, sql, who, kept.data_version)
         with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
+            keep_plan(kept, describe(bound, plan, sql, due.loss), receipt.seq)
             reader = open_reader(due, receipt, ledger, data.database, kept.data_version)
             plan, released = fill(bound, plan, known, reader, data.public, self._randomness)
             described = describe(bound, plan, sql, due.loss)
@@ -248,7 +249,7 @@ class Engine:
         """The road of a question whose price depends on its answer (engine/accuracy.py)."""
         ledger, kept = self._ledger, data.kept
         if ledger is None or kept is None:
-            return answer_unpaid(question, self._randomness)
+            return answer_unpaid(question, self._randomness, strict)
 
         def pay(due: NoisePlan) -> Receipt:
             return self._charge(ledger, due, question.sql, who, kept.data_version)
@@ -284,7 +285,7 @@ class Engine:
             raise Refused("testing", "exact numbers are shown on test data only",
                           "Engine.open(policy, insecure_testing=True)", None, sql)
         if not _is_infinite(settings.epsilon):
-            if settings.bounds is Bounds.DEFAULT:  # what a pilot chooses can only be tighter
+            if settings.bounds is Bounds.DEFAULT:  # an oracle whose bounds no noise moves
                 settings = replace(settings, bounds=Bounds.DECLARED)
             bound, plan = self._plan(sql, settings, data)
         else:

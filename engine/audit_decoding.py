@@ -1,7 +1,7 @@
 """Noisy counts over known subsets of patients in, a guess of each patient's bit out.
 
-This is the attacker's half of a reconstruction: `discreet audit` turns it on a synthetic table,
-the attack tests and benchmarks on theirs. It knows no policy, no engine and no real data.
+This is the attacker's half of a reconstruction: attack tests and benchmarks turn it on synthetic
+tables. It knows no policy, no engine and no real data.
 """
 
 from __future__ import annotations

@@ -166,17 +166,27 @@ def keep(
 
 
 def keep_plan(kept: Kept, plan: Plan, charge: int) -> None:
-    """Keep what a charge pays for beside it: bounds, sensitivities, noise, in words and numbers."""
+    """Keep what a charge pays for beside it: bounds, sensitivities, noise, in words and numbers.
+
+    It is kept before a row is read, and once more where a pilot then chose bounds.
+    """
     text = json.dumps(plan.to_dict(), separators=(",", ":"), default=str)
     kept.answers.keep(StoredAnswer(
-        f"plan of charge {charge}", kept.data_version, 0.0, text.encode(), charge
+        _plan_key(charge, bool(plan.chosen)), kept.data_version, 0.0, text.encode(), charge
     ))
 
 
 def stored_plan(kept: Kept, charge: int) -> dict[str, object] | None:
-    """Return the plan kept beside a charge, or None."""
-    found = kept.answers.find(f"plan of charge {charge}", kept.data_version)
-    return json.loads(found[0].payload) if found else None
+    """Return the plan kept beside a charge, with the bounds that were chosen; or None."""
+    for has_chosen in (True, False):
+        found = kept.answers.find(_plan_key(charge, has_chosen), kept.data_version)
+        if found:
+            return json.loads(found[0].payload)  # type: ignore[no-any-return]
+    return None
+
+
+def _plan_key(charge: int, has_chosen: bool) -> str:
+    return f"plan of charge {charge}{', as chosen' if has_chosen else ''}"
 
 
 def _store(

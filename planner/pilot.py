@@ -226,7 +226,10 @@ def _cuts_rows(measure: BoundedMeasure) -> bool:
 
 
 def _rows(bounded: BoundedRelease, shape: BoundedMeasure) -> BoundedRelease:
-    """Count patients by the number of rows that the release would count, in half octaves."""
+    """Count patients by the number of rows that the release would count, in half octaves.
+
+    Guarantee: the rows of a patient are counted first, so a patient is one row here, in one bin.
+    """
     relation = bounded.release.input
     most = rows_max(relation)
     weigh = shape.strategy.weigh
@@ -250,7 +253,11 @@ def rows_of_bin(bin_: int) -> int:
 def _sizes(
     release: Release, clipped: list[tuple[int, Measure]], rows: int | None
 ) -> tuple[BoundedRelease | None, tuple[int | None, ...]]:
-    """Count rows by the size of each clipped value, in octaves below its largest bound."""
+    """Count rows by the size of each clipped value, in octaves below its largest bound.
+
+    Guarantee: a row is in one bin of each histogram; how many rows of a patient count is bounded
+    as for any histogram (bounding.py). Values that are NULL are in none.
+    """
     places: list[int | None] = [None] * len(release.measures)
     counted: list[Measure] = []
     for place, measure in clipped:

@@ -57,7 +57,8 @@ class Plan:
     answered before. `expected_error` gives, for each output, the half-width of its 95 % interval
     (for an average: in a group of 1,000 rows), or None where the error depends on the answer.
     With `adapts`, bounds are still to be chosen from a pilot's answer, and the noise shown is that
-    of the declared ones: the most there can be. `chosen` says what was chosen.
+    of the declared ones: narrower clips make it smaller, more rows of a patient larger, and the
+    price stays. `chosen` says what was chosen.
     """
 
     question: str
@@ -288,8 +289,8 @@ def _lines(plan: Plan) -> list[str]:
         if error is not None:
             lines.append(f"  expected error {name}: +- {error:,.4g} (95 %)")
     if plan.adapts:
-        lines.append("  bounds         chosen from the pilot's answer; the noise above is that of "
-                     "the declared ones, the most there can be")
+        lines.append("  bounds         chosen from the pilot's answer, at this price; the noise "
+                     "above is that of the declared ones")
     lines.extend(f"  chosen         {word}" for word in plan.chosen)
     lines.extend([] if plan.target is None else plan.target.lines())
     lines.append(f"  price          {plan.full_cost}")

@@ -30,6 +30,7 @@ FAILED = 1  # pytest's exit code for tests that ran and failed
 
 NEIGHBOURS = "tests/engine/test_neighbours.py::"
 REPLAY = NEIGHBOURS + "test_one_patient_moves_no_measure_further_than_stated"
+ADAPTED = NEIGHBOURS + "test_one_patient_moves_neither_pilot_nor_answer_further_than_stated"
 KNOWN = "tests/engine/test_known_bugs.py::"
 KEPT = "tests/engine/test_kept_answers.py::"
 CALIBRATION = "tests/mechanisms/test_calibration.py::"
@@ -92,9 +93,7 @@ PLANTED = (
             'f"<= {count})")', 'f"<= {count + 1})")',
             (REPLAY,), "distinct or quantiles or keys"),
     Planted("scaling that forgets the patient's total", "planner/bounded_sql.py",
-            'return f"({part} * {rows}) // total"', 'return f"{part}"',
-            (NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted", REPLAY), "sums or "
-            "nothing"),
+            'return f"({part} * {rows}) // total"', 'return f"{part}"', (REPLAY,)),
     Planted("a clip that lets twice as much through", "planner/bounded_sql.py",
             "low, high = rows * min(grid.low, 0), rows * max(grid.high, 0)",
             "low, high = 2 * rows * min(grid.low, 0), 2 * rows * max(grid.high, 0)",
@@ -103,14 +102,13 @@ PLANTED = (
     Planted("stored integers are never clamped to narrower bounds", "planner/grid.py",
             "ends = None if low <= proven[0] else low, None if proven[1] <= high else high",
             "ends = None, None",
-            (STORED + "test_whatever_was_computed_or_narrowed_is_clamped_twice",)),
+            (ADAPTED, STORED + "test_stored_integers_beyond_narrower_bounds_are_clamped")),
     Planted("a join of different patients' rows", "planner/emit.py",
             "        if join.tie:\n", "        if join.tie and False:\n",
             (REPLAY,), "joins"),
     Planted("EXISTS asks other patients' rows", "planner/emit.py",
             "        if node.tie:\n", "        if node.tie and False:\n",
-            (REPLAY, NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted"),
-            "subqueries or nothing"),
+            (REPLAY, "tests/engine/test_oracle.py::test_a_case_equals_plain_duckdb")),
     Planted("a window over all patients", "planner/emit.py",
             "unit = (unit_of(node.input),) if protected else ()", "unit = ()",
             (NEIGHBOURS + "test_a_window_across_patients_is_found",)),
@@ -169,13 +167,13 @@ PLANTED = (
     Planted("seeded noise", "mechanisms/randomness.py",
             "return cls(partial(os.urandom, 48), is_secure=True)",
             'return cls(_seeded_keys(b"42"), is_secure=True)',
-            (KNOWN + "test_18_noise_cannot_be_repeated_and_no_seed_is_taken",)),
+            (RANDOM + "test_two_secure_sources_differ_and_say_so",)),
     Planted("a seed taken from the caller", "engine/api.py",
             "        if seed is not None and not insecure_testing:\n",
             "        if seed is not None and seed < 0:\n",
             (KNOWN + "test_18_noise_cannot_be_repeated_and_no_seed_is_taken",)),
     Planted("a fork repeats its parent's noise", "mechanisms/randomness.py",
-            "        if stream.pid != os.getpid():\n", "        if stream.pid == -1:\n",
+            "        if stream.pid != os.getpid():\n", "        if stream.pid == 0:\n",
             (RANDOM + "test_a_fork_is_noticed_by_the_process_id_alone",)),
     Planted("the smallest uniforms truncated", "mechanisms/laplace.py",
             "    for i in _undecided(value, floor, scale):\n",
@@ -229,15 +227,24 @@ PLANTED = (
             "squared = 1 / (2 * round_down_dyadic(allowed, 256))",
             "squared = 1 / (4 * round_down_dyadic(allowed, 256))",
             (CALIBRATION + "test_multiplier_meets_its_delta_and_is_the_smallest",)),
-    Planted("a column that is used twice is paid for never", "planner/price.py",
+    Planted("Gaussian columns are paid for never", "planner/price.py",
             "if column.mechanism is not Mechanism.EXACT and column.key not in known:",
             "if column.mechanism is Mechanism.LAPLACE and column.key not in known:",
-            (KNOWN + "test_15_16_gaussian_noise_is_calibrated_by_its_exact_delta",)),
+            (KEPT + "test_every_kind_of_noise_is_paid_for",)),
+    Planted("equal sums that adapt apart are paid once", "planner/price.py",
+            'own = f"{release.bounded.release.source}:" if adapts else ""', 'own = ""',
+            ("tests/engine/test_adaptive.py::"
+             "test_equal_sums_that_adapt_apart_are_both_paid",)),
+    Planted("a lost training run is begun anew", "engine/training.py",
+            "        return _train(order, reader, site, folder.key(), folder,",
+            "        return _train(order, reader, site, folder.draw_key(), folder,",
+            ("tests/engine/test_training.py::test_where_it_was_interrupted_does_not_show",)),
     # ---- the ledger
     Planted("the charge after the answer", "engine/api.py",
             "        receipt = self._charge(ledger, due, sql, who, kept.data_version)\n"
             "        with suppress(Exception):  # whatever it is, its text could quote a row; the "
             "charge stands\n"
+            "            keep_plan(kept, describe(bound, plan, sql, due.loss), receipt.seq)\n"
             "            reader = open_reader(due, receipt, ledger, data.database, "
             "kept.data_version)\n"
             "            plan, released = fill(bound, plan, known, reader, data.public, "
@@ -300,8 +307,7 @@ PLANTED = (
             (KEPT + "test_no_two_accepted_cases_share_a_key_and_differ",)),
     Planted("kept answers by the order of the text", "planner/canonical.py",
             "where[{';'.join(sorted(set(conditions)))}]", "where[{';'.join(conditions)}]",
-            ("tests/attacks/test_guessing.py::"
-             "test_rewrites_by_ten_analysts_are_one_answer_for_one_charge",)),
+            (KEPT + "test_another_spelling_costs_nothing_and_gives_the_same_answer",)),
     Planted("kept answers of other data", "engine/api.py",
             "keep(bound, plan, known, released, kept, data.public, receipt.seq)\n            table",
             "table",

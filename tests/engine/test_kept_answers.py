@@ -62,6 +62,10 @@ REWRITES = [
      "WITH v AS (SELECT * FROM visits) SELECT d.department AS x, COUNT(*) FROM v AS d GROUP BY 1"),
     ("SELECT AVG(cost) FROM visits WHERE los > 5",
      "SELECT AVG(c) FROM (SELECT cost AS c, los AS l FROM visits) AS t WHERE l > 5"),
+    ("SELECT COUNT(*) FROM visits v JOIN patients p ON v.patient_id = p.patient_id AND "
+     "p.sex = 'F' WHERE v.los > 5",
+     "SELECT COUNT(*) FROM visits v JOIN patients p ON v.patient_id = p.patient_id AND "
+     "v.los > 5 WHERE p.sex = 'F'"),
     ("SELECT COUNT(*) FROM visits v JOIN patients p ON v.patient_id = p.patient_id",
      "SELECT COUNT(*) FROM patients p JOIN visits v USING (patient_id)"),
     ("SELECT COUNT(*) FROM visits v JOIN patients p USING (patient_id) WHERE p.sex = 'F'",
@@ -96,6 +100,20 @@ def test_another_spelling_costs_nothing_and_gives_the_same_answer(
     assert two.cost == FREE
     assert sorted(map(repr, one.rows)) == sorted(map(repr, two.rows))
     assert len(engine.history()) == 1
+
+
+@pytest.mark.parametrize(("sql", "epsilon"), [
+    ("SELECT COUNT(*) FROM visits", 0.5),  # Laplace
+    ("SELECT department, COUNT(DISTINCT patient_id) FROM visits GROUP BY department", 1.0),
+    ("SELECT diagnosis, COUNT(*) FROM visits GROUP BY diagnosis", 0.5),  # keys are chosen
+    ("SELECT MEDIAN(cost), STDDEV(los) FROM visits", 0.5),
+])
+def test_every_kind_of_noise_is_paid_for(sql: str, epsilon: float, engine: Engine) -> None:
+    result = engine.query(sql, epsilon=epsilon, delta=1e-7)
+    assert result.cost.epsilon == pytest.approx(epsilon, rel=1e-6)
+    assert engine.budget().spent == result.cost
+    if "DISTINCT" in sql:
+        assert {r.mechanism for r in result.plan.releases} == {"gaussian"}
 
 
 def test_averaging_is_impossible_for_one_many_or_later(policy: Path) -> None:
