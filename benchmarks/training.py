@@ -141,8 +141,7 @@ def tensorflow_privacy_claimed(study: Study) -> float:
         l2_norm_clip=1.0, noise_multiplier=6.31, inputs=given, outputs=out, use_xla=False,
         layer_registry=layer_registry.make_default_layer_registry(),
     )
-    loss = tf.keras.losses.BinaryCrossentropy(
-        from_logits=True, reduction=tf.keras.losses.Reduction.NONE)
+    loss = tf.keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile(optimizer=tf.keras.optimizers.legacy.Adam(0.01), loss=loss)
     whole = len(inputs) // 64 * 64  # it divides the last, smaller batch by the wrong number
     model.fit(inputs[:whole], targets[:whole, None], batch_size=64, epochs=20, verbose=0)
@@ -171,8 +170,8 @@ def main() -> None:
             for study, model, epsilon in [key]
         ],
     }
-    lines = [f"{'study':14} {'model':28} {'epsilon':>7} {'runs':>4} {'AUC':>7} {'+-':>7} {'least':>7}"
-             f" {'without privacy':>16}"]
+    lines = [f"{'study':14} {'model':28} {'epsilon':>7} {'runs':>4} {'AUC':>7} {'+-':>7} "
+             f"{'least':>7} {'without privacy':>16}"]
     for r in rows:
         if "skipped" in r:
             lines.append(f"{r['study']:14} skipped: {r['skipped']}")

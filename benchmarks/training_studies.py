@@ -231,7 +231,8 @@ def diabetes(folder: Path) -> Iterator[Study]:
         "  people:\n    one_row_per_unit: true\n    columns:\n      patient_nbr: unit\n"
         "  encounters:\n    max_rows_per_unit: 40\n    columns:\n"
         "      patient_nbr: {references: people}\n      encounter_id: key\n"
-        f"      fold: {{integer: [0, 4]}}\n      again: {{boolean: true, not_null: true}}\n{columns}")
+        "      fold: {integer: [0, 4]}\n      again: {boolean: true, not_null: true}\n"
+        f"{columns}")
     names = [*DIABETES_NUMBERS, *DIABETES_CHOICES]
     listed = ", ".join(f'"{name}"' for name in names)
     rows = connection.execute(

@@ -381,6 +381,29 @@ def test_labels_of_every_kind(
         assert np.allclose(predicted.sum(axis=1), 1)
 
 
+def test_importance_is_bought_published_and_kept(base: Engine, tmp_path: Path) -> None:
+    model = base.train(SIMPLE, **{**FAST, "importance": 0.2})
+    assert set(model.importance) == {"birth_year", "sex", "los"}
+    again = Model.load(model.save(tmp_path / "model"))
+    assert again.importance == model.importance
+    assert np.array_equal(again.predict(ROWS), model.predict(ROWS))
+    assert "importance" in str(base.explain_train(SIMPLE, **{**FAST, "importance": 0.2}))
+
+
+def test_an_own_keras_model_is_trained_saved_and_loaded(base: Engine, tmp_path: Path) -> None:
+    from models.tensors import tensorflow
+
+    keras = tensorflow().keras
+    width = base.explain_train(SIMPLE, **FAST).encoding.width
+    own = keras.Sequential([keras.Input((width,)), keras.layers.Dense(3, "relu"),
+                            keras.layers.Dense(1)])
+    before = [w.copy() for w in own.get_weights()]
+    model = base.train(SIMPLE, **{**FAST, "model": own})
+    assert all(np.array_equal(a, b) for a, b in zip(before, own.get_weights(), strict=True))
+    again = Model.load(model.save(tmp_path / "model"))
+    assert np.array_equal(again.predict(ROWS), model.predict(ROWS))
+
+
 def test_a_run_shows_steps_and_nothing_of_the_rows(base: Engine) -> None:
     """Progress has the step and the number of steps; a model has no loss, norm or row count."""
     seen: list[tuple[Any, ...]] = []
