@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from models.run import RunPlan
 
 Progress = Callable[[str, int, int], None]
-SPLIT, METRICS, IMPORTANCE = 2**40, 2**40 + 1, 2**40 + 2  # places of a run's randomness beside those of its steps
+# Places of a run's randomness beside those of its steps.
+SPLIT, METRICS, IMPORTANCE = 2**40, 2**40 + 1, 2**40 + 2
 CHECKPOINTS = 20  # how often a run is written down on its way
 
 

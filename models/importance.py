@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mechanisms import gaussian
 from mechanisms.randomness import Randomness
 from models.encoding import Doubles, Encoding, Floats, Task
-from models.table import Table
+from models.table import Places, Table
 
 BINS: Final = 4  # of a number, in equal parts of its bounds
 FLOOR: Final = 0.02  # no feature is dropped: some tell something only beside others
@@ -79,20 +79,27 @@ def _places(encoding: Encoding) -> list[list[int]]:
     return found
 
 
-def _feature_bins(columns: Floats, bins: int) -> npt.NDArray[np.int64]:
+def _feature_bins(columns: Floats, bins: int) -> Places:
     """Return the bin of each row: its category, or which part of the bounds its number is in."""
     if columns.shape[1] == bins and bins > 2:
-        chosen: npt.NDArray[np.int64] = np.argmax(columns, axis=1)
+        chosen: Places = np.argmax(columns, axis=1)
         return chosen
-    parts = np.floor((np.nan_to_num(columns[:, 0]) + 1) / 2 * bins).astype(np.int64)
-    return np.clip(parts, 0, bins - 1)
+    return _part_of_bounds(columns[:, 0], bins)
 
 
-def _label_bins(encoding: Encoding, targets: Floats) -> npt.NDArray[np.int64]:
+def _label_bins(encoding: Encoding, targets: Floats) -> Places:
     if encoding.task is not Task.REAL:
-        return np.clip(np.nan_to_num(targets).astype(np.int64), 0, max(2, encoding.outputs) - 1)
-    parts = np.floor((np.nan_to_num(targets) + 1) / 2 * BINS).astype(np.int64)
-    return np.clip(parts, 0, BINS - 1)
+        labels: Places = np.nan_to_num(targets).astype(np.int64).clip(
+            0, max(2, encoding.outputs) - 1)
+        return labels
+    return _part_of_bounds(targets, BINS)
+
+
+def _part_of_bounds(values: Floats, bins: int) -> Places:
+    """Return in which of `bins` equal parts of [-1, 1] each value lies; NaN counts as 0."""
+    parts: Places = np.floor((np.nan_to_num(values) + 1) / 2 * bins).clip(0, bins - 1).astype(
+        np.int64)
+    return parts
 
 
 # ---- reading information off noisy tables ------------------------------------------------------

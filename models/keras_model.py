@@ -81,9 +81,9 @@ def _layer(layer: Any) -> Layer | None:
         size, step = _square(config["kernel_size"]), _square(config["strides"])
         if config["groups"] == 1 and _square(config["dilation_rate"]) == 1:
             return Convolution(int(config["filters"]), size, step, _activation(config))
-    if name in ("AveragePooling2D", "MaxPooling2D") and config["padding"] == "valid":
-        if _square(config["pool_size"]) == _square(config["strides"]):
-            return Pool(_square(config["pool_size"]), "mean" if name[0] == "A" else "max")
+    pools = name in ("AveragePooling2D", "MaxPooling2D") and config["padding"] == "valid"
+    if pools and _square(config["pool_size"]) == _square(config["strides"]):
+        return Pool(_square(config["pool_size"]), "mean" if name[0] == "A" else "max")
     if name == "Flatten":
         return Flatten()
     raise Refused("model", f"a {name} layer like {layer.name} is not known here",

@@ -39,7 +39,7 @@ class LinearModel:
         """Return the outputs for rows: [rows, outputs]."""
         weights = parameters.reshape(self.encoding.width + 1, self.encoding.outputs)
         found = inputs @ weights[:-1].astype(inputs.dtype) + weights[-1]
-        return found.astype(np.float64)
+        return np.asarray(found, dtype=np.float64)
 
     def clipped_sum(
         self, parameters: Vector, table: Table, units: Places, clip: Clip
@@ -83,7 +83,7 @@ def _squared_norms(inputs: Floats, residuals: Floats, begins: Places) -> Doubles
         rows = (np.einsum("ij,ij->i", inputs, inputs) + 1) * np.einsum(
             "ij,ij->i", residuals, residuals
         )
-        return rows.astype(np.float64)
+        return np.asarray(rows, dtype=np.float64)
     found = np.zeros(len(begins) - 1)
     for k in range(residuals.shape[1]):
         gradients = np.add.reduceat(inputs * residuals[:, k : k + 1], begins[:-1], axis=0)

@@ -199,7 +199,8 @@ def plan_run(
         learning_rate=settings.learning_rate or defaults.learning_rate,
         decay=defaults.decay if settings.decay is None else settings.decay,
         clip=Clip(settings.clip if settings.clip is not None else defaults.clip),
-        multiplier=multiplier, held_multiplier=held, parameters=parameters, event=event, network=network,
+        multiplier=multiplier, held_multiplier=held, parameters=parameters, event=event,
+        network=network,
         importance_multiplier=training[0][1] if len(training) > 1 else None,
         cost=loss_of((event,), order),
     )

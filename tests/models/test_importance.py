@@ -36,8 +36,12 @@ def test_it_finds_the_feature_that_tells() -> None:
 
 
 def test_drowned_in_noise_all_features_are_alike() -> None:
-    factors = importance(encoding(WIDTH), telling(100), 1e5, Randomness.secure())
-    assert factors.max() < 3 * np.median(factors)
+    first = []
+    for _ in range(12):
+        factors = importance(encoding(WIDTH), telling(100), 1e5, Randomness.secure())
+        assert factors.max() < 8 * factors.min()
+        first.append(int(factors.argmax()))
+    assert set(first) != {0}
 
 
 def test_one_patient_moves_the_tables_by_the_root_of_their_number(
