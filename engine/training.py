@@ -88,8 +88,7 @@ def plan_training(request: Request, site: Site) -> Order:
     from models.family import family_of
     from models.run import plan_run, settings_from
 
-    rows = request.rows if request.rows is not None else site.policy.defaults.rows_per_unit
-    view = bind_view(request.sql, site.snapshot.catalog, request.label, rows,
+    view = bind_view(request.sql, site.snapshot.catalog, request.label, request.rows,
                      dialect=request.dialect, buckets=request.buckets)
     encoding = Encoding(view.features, view.label)
     settings = settings_from(request.options)

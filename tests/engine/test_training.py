@@ -214,6 +214,8 @@ REFUSED = [
      "cross-patient-join"),
     ("SELECT los, readmitted FROM visits ORDER BY cost LIMIT 10", "limit-below-release"),
     ("DELETE FROM visits", "only-select"),
+    ("SELECT a.los, b.readmitted FROM visits a JOIN visits b USING (patient_id) JOIN visits c "
+     "USING (patient_id)", "too-large"),
 ]
 
 
@@ -230,8 +232,8 @@ def test_what_is_no_view_is_refused_and_costs_nothing(
     ({"model": "oracle"}, "model"), ({"model": "linear"}, "model"), ({"model": "cnn"}, "model"),
     ({"colour": 3}, "model"), ({"units": None}, "model"), ({"units": 0}, "model"),
     ({"epsilon": 0}, "epsilon"), ({"epsilon": math.nan}, "epsilon"), ({"delta": 0}, "delta"),
-    ({"epsilon": 1e-12}, "epsilon"), ({"rows": 0}, "rows"), ({"buckets": {"los": 8}},
-     "training-view"), ({"buckets": {"nothing": 8}}, "training-view"),
+    ({"epsilon": 1e-12}, "epsilon"), ({"rows": 0}, "rows"), ({"rows": 201}, "rows"),
+    ({"buckets": {"los": 8}}, "training-view"), ({"buckets": {"nothing": 8}}, "training-view"),
 ])
 def test_a_call_that_cannot_be_is_refused(
     base: Engine, change: dict[str, Any], rule: str
