@@ -30,7 +30,9 @@ class Settings:
     at which a patient's gradient is clipped (None: the family's way, models/clipping.py);
     `learning_rate` and `decay` (weight decay) act after the noise; `hidden` are layers of "mlp";
     `importance` is the share of the run's divergence that buys a noisy measure of each feature's
-    worth, by which inputs are scaled (0: none).
+    worth, by which inputs are scaled (0: none). `optimizer` is "adam", or
+    "sgd" with momentum: the default where importance is bought, because Adam divides each
+    parameter's step by its own size and so takes back what the scaling gave.
     """
 
     steps: int | None = None
@@ -41,6 +43,7 @@ class Settings:
     decay: float | None = None
     hidden: tuple[int, ...] = (32,)
     importance: float = 0.0
+    optimizer: str | None = None
 
     def __post_init__(self) -> None:
         _check("steps", self.steps, lambda n: type(n) is int and 1 <= n <= 1_000_000, "steps=100")
@@ -48,6 +51,7 @@ class Settings:
         _check("holdout", self.holdout, lambda h: 0 <= h <= SHARE_MAX, "holdout=0.2")
         for name in ("clip", "learning_rate"):
             _check(name, getattr(self, name), lambda x: 0 < x < math.inf, f"{name}=1.0")
+        _check("optimizer", self.optimizer, lambda x: x in ("adam", "sgd"), "optimizer='sgd'")
         _check("importance", self.importance, lambda x: 0 <= x <= 0.5, "importance=0.1")
         _check("decay", self.decay, lambda x: 0 <= x < 1, "decay=0.01")
         _check("hidden", self.hidden, lambda w: isinstance(w, tuple) and len(w) <= 8 and all(
@@ -70,6 +74,7 @@ class Defaults:
     steps: float  # times the root of the public number of patients
     steps_max: int = 1_000
     learning_rate: float
+    sgd_rate: float = 1.0
     decay: float
     always_full: bool = False
     batch: int = 512
@@ -99,6 +104,7 @@ class RunPlan:
     units: int
     rate: float
     steps: int
+    optimizer: str
     learning_rate: float
     decay: float
     clip: Clip
@@ -129,7 +135,8 @@ class RunPlan:
         """Return all of it as plain values: what is hashed, kept and shown."""
         return {
             "family": self.family, "units": self.units, "rate": self.rate, "steps": self.steps,
-            "learning_rate": self.learning_rate, "decay": self.decay, "clip": self.clip.norm,
+            "optimizer": self.optimizer, "learning_rate": self.learning_rate,
+            "decay": self.decay, "clip": self.clip.norm,
             "multiplier": self.multiplier, "held_multiplier": self.held_multiplier,
             "importance_multiplier": self.importance_multiplier, "network": self.network,
             "parameters": self.parameters, "settings": asdict(self.settings),
@@ -180,6 +187,7 @@ def plan_run(
                       "importance=0")
     steps = settings.steps or defaults.steps_for(units)
     rate = _rate(settings, defaults, units)
+    optimizer = settings.optimizer or ("sgd" if settings.importance > 0 else "adam")
     try:
         phases = _phases(rate, steps, settings.importance)
         multiplier = multiplier_for(phases, epsilon, delta)
@@ -196,7 +204,9 @@ def plan_run(
                       "an epsilon between 0.1 and 10, or fewer steps") from None
     return RunPlan(
         family=family, encoding=encoding, settings=settings, units=units, rate=rate, steps=steps,
-        learning_rate=settings.learning_rate or defaults.learning_rate,
+        optimizer=optimizer,
+        learning_rate=settings.learning_rate or (
+            defaults.sgd_rate if optimizer == "sgd" else defaults.learning_rate),
         decay=defaults.decay if settings.decay is None else settings.decay,
         clip=Clip(settings.clip if settings.clip is not None else defaults.clip),
         multiplier=multiplier, held_multiplier=held, parameters=parameters, event=event,
