@@ -137,7 +137,7 @@ def support(folder: Path, useless: int = 0) -> Iterator[Study]:
     connection = duckdb.connect(str(place / "study.duckdb"))
     connection.execute(f"CREATE TABLE stays AS SELECT *, {FOLD.format(key='sno')} AS fold "
                        f"FROM '{source}' ORDER BY sno")
-    count = connection.execute("SELECT COUNT(*) FROM stays").fetchone()[0]
+    ((count,),) = connection.execute("SELECT COUNT(*) FROM stays").fetchall()
     extra = {f"useless_{i}": rng.uniform(0, 1, count) for i in range(useless)}
     if extra:
         connection.register("given", {"key": np.arange(1, count + 1), **extra})

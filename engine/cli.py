@@ -320,6 +320,58 @@ def explain(
 
 
 @app.command()
+def train(
+    sql: SqlArgument = None, file: FileOption = None, policy: PolicyOption = None,
+    label: Annotated[str, typer.Option("--label", "-l", help="The column to predict.")] = "",
+    model: Annotated[str, typer.Option(
+        "--model", "-m", help="logistic, linear, mlp or cnn.",
+    )] = "logistic",
+    epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
+    units: Annotated[int | None, typer.Option(
+        "--units", help="A public number of patients; else the policy's.",
+    )] = None,
+    save: Annotated[Path | None, typer.Option(
+        "--save", "-s", help="The folder to write the model into.",
+    )] = None,
+    analyst: AnalystOption = None, dialect: DialectOption = "duckdb",
+    explain_only: Annotated[bool, typer.Option(
+        "--explain", help="Say what the run would do and cost, and stop.",
+    )] = False,
+    resume: Annotated[int | None, typer.Option(
+        "--resume", help="The charge of an interrupted run: it goes on, and nothing is charged.",
+    )] = None,
+) -> None:
+    """Train a model on the rows of a SELECT, and write it into a folder.
+
+    \b
+    discreet train "SELECT sex, los, readmitted FROM visits JOIN patients USING (patient_id)"
+        --label readmitted --epsilon 1 --units 1000 --save readmit
+    """
+    from engine.progress import progress_bar
+
+    statement = _statement(sql, file)
+    if not label:
+        raise WrongUse("name the column to predict: --label readmitted")
+    if save is None and not explain_only:
+        raise WrongUse("name the folder for the model: --save readmit (or --explain)")
+    if save is not None and save.exists() and not save.is_dir():
+        raise WrongUse(f"{save} is there and is no folder")
+    with _opened(policy, analyst) as engine:
+        asked: dict[str, Any] = {
+            "label": label, "model": model, "epsilon": epsilon, "delta": delta, "rows": rows,
+            "units": units, "dialect": dialect,
+        }
+        if explain_only:
+            _say(str(engine.explain_train(statement, **asked)))
+            return
+        with progress_bar("training") as progress:
+            made = engine.train(statement, progress=progress, resume=resume, **asked)
+    if save is not None:
+        made.save(save)
+    _say(str(made))
+
+
+@app.command()
 def budget(
     policy: PolicyOption = None, analyst: AnalystOption = None,
     history: Annotated[bool, typer.Option("--history", help="List every charge too.")] = False,

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from engine.snapshot import Snapshot
+    from models.family import Family
     from models.model import Model
     from models.run import RunPlan
 
 Progress = Callable[[str, int, int], None]
-SPLIT, METRICS = 2**40, 2**40 + 1  # places of a run's randomness beside those of its steps
+# Places of a run's randomness beside those of its steps.
+SPLIT, METRICS, IMPORTANCE = 2**40, 2**40 + 1, 2**40 + 2
 CHECKPOINTS = 20  # how often a run is written down on its way
 
 
@@ -55,7 +57,7 @@ class Request:
 
     sql: str
     label: str
-    model: str
+    model: object
     epsilon: Fraction
     delta: Fraction
     rows: int | None = None
@@ -71,6 +73,7 @@ class Order:
 
     view: TrainingView
     run: RunPlan
+    family: Family
     statement: str
 
     @property
@@ -85,15 +88,15 @@ def plan_training(request: Request, site: Site) -> Order:
     from models.family import family_of
     from models.run import plan_run, settings_from
 
-    rows = request.rows if request.rows is not None else site.policy.defaults.rows_per_unit
-    view = bind_view(request.sql, site.snapshot.catalog, request.label, rows,
+    view = bind_view(request.sql, site.snapshot.catalog, request.label, request.rows,
                      dialect=request.dialect, buckets=request.buckets)
     encoding = Encoding(view.features, view.label)
     settings = settings_from(request.options)
     family = family_of(request.model, encoding, settings)
     run = plan_run(family.name, encoding, settings, family.defaults, family.network.size,
-                   _units(request, site), request.epsilon, request.delta, site.filter.order)
-    return Order(view, run, view.statement)
+                   _units(request, site), request.epsilon, request.delta, site.filter.order,
+                   family.described)
+    return Order(view, run, family, view.statement)
 
 
 def _units(request: Request, site: Site) -> int:
@@ -176,14 +179,19 @@ def _train(
     """
     from models.descent import START, State, descend
     from models.evaluation import evaluate
-    from models.family import family_of
+    from models.importance import importance, with_scales
     from models.model import Model
     from models.table import chosen, gather
+    from models.tensors import TensorNetwork
 
     run = order.run
     table = gather(reader.chunks(), run.encoding, order.view.rows)
     training, held = _split(table.units, run.settings.holdout, Randomness.keyed(key, SPLIT))
-    network = family_of(run.family, run.encoding, run.settings).network
+    network, scales = order.family.network, None
+    if run.importance_multiplier is not None:
+        scales = importance(run.encoding, chosen(table, training), run.importance_multiplier,
+                            Randomness.keyed(key, IMPORTANCE))
+        table = with_scales(table, run.encoding, scales)
     state = folder.load() if folder is not None else None
     if state is None:
         state = State.start(network.initial(Randomness.keyed(key, START)))
@@ -194,7 +202,10 @@ def _train(
         metrics = evaluate(network, state.average, table, held, run.held_multiplier,
                            Randomness.keyed(key, METRICS))
     made = Model(run.family, run.encoding, run.settings, state.average, cost,
-                 _card(order, site, cost, metrics, seq), metrics, site.ledger is not None)
+                 _card(order, site, cost, metrics, seq), metrics, site.ledger is not None,
+                 None if scales is None else tuple(scales.tolist()),
+                 network.architecture if run.family == "keras"
+                 and isinstance(network, TensorNetwork) else None)
     if folder is not None:
         made.save(folder.model)
         folder.finish()

@@ -125,14 +125,18 @@ def noised(total: Vector, multiplier: float, randomness: Randomness) -> Vector:
 
 
 def _advance(state: State, gradient: Vector, run: RunPlan) -> None:
-    """Take an Adam step on what is already noised: post-processing, and free."""
+    """Take a step of Adam or of momentum on what is already noised: post-processing, and free."""
     step = state.step + 1
     gradient = gradient + run.decay * state.parameters
-    state.first = 0.9 * state.first + 0.1 * gradient
-    state.second = 0.999 * state.second + 0.001 * gradient**2
-    first = state.first / (1 - 0.9**step)
-    second = state.second / (1 - 0.999**step)
-    state.parameters = state.parameters - run.learning_rate * first / (np.sqrt(second) + 1e-8)
+    if run.optimizer == "sgd":
+        state.first = 0.9 * state.first + gradient
+        state.parameters = state.parameters - run.learning_rate * state.first
+    else:
+        state.first = 0.9 * state.first + 0.1 * gradient
+        state.second = 0.999 * state.second + 0.001 * gradient**2
+        first = state.first / (1 - 0.9**step)
+        second = state.second / (1 - 0.999**step)
+        state.parameters = state.parameters - run.learning_rate * first / (np.sqrt(second) + 1e-8)
     # The mean of the second half of the path has less noise than its end.
     past = step - (run.steps - (run.steps + 1) // 2)
     if past >= 1:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from hashlib import sha256
 
 from models.descent import Network
 from models.encoding import Encoding, Task
+from models.keras_model import architecture_of, is_keras
 from models.layers import Architecture, Centre, Convolution, Dense, Flatten, Layer, Pool
 from models.linear import LinearModel
 from models.run import Defaults, Settings
@@ -23,9 +25,53 @@ class Family:
     defaults: Defaults
     network: Network
 
+    @property
+    def described(self) -> str:
+        """What a charge names the network by: its layers, and where it starts."""
+        if not isinstance(self.network, TensorNetwork):
+            return self.name
+        start = self.network.start
+        written = "" if start is None else sha256(start.tobytes()).hexdigest()
+        return f"{self.network.architecture.to_list()} {written}"
 
-def family_of(name: str, encoding: Encoding, settings: Settings) -> Family:
-    """Return the network of a family for a view, or refuse what it cannot learn."""
+
+def family_of(model: object, encoding: Encoding, settings: Settings) -> Family:
+    """Return the network of a family for a view, or refuse what it cannot learn.
+
+    `model` is a name of NAMES, a Keras model, or the architecture of one that was saved.
+    """
+    if isinstance(model, Architecture) or is_keras(model):
+        return _own(model, encoding)
+    if not isinstance(model, str):
+        raise Refused("model", f"a model is a name or a Keras model, got {type(model).__name__}",
+                      ", ".join(NAMES))
+    return _named(model, encoding, settings)
+
+
+def _own(model: object, encoding: Encoding) -> Family:
+    """Return the network of a user's own layers."""
+    architecture, start = (
+        (model, None) if isinstance(model, Architecture) else architecture_of(model)
+    )
+    image = encoding.image
+    if image is None:
+        wanted: tuple[int, ...] = (encoding.width,)
+    else:
+        _of_image(encoding, ())
+        wanted = image.shape if len(image.shape) == 3 else (*image.shape, 1)
+    if architecture.inputs != wanted or architecture.shapes()[-1] != (encoding.outputs,):
+        raise Refused("model", f"the model maps {architecture.inputs} to "
+                      f"{architecture.shapes()[-1]}, the view {wanted} to ({encoding.outputs},)",
+                      "an input for each encoded column, and scores without an activation")
+    last = architecture.layers[-1] if architecture.layers else None
+    if not isinstance(last, Dense) or last.activation != "linear":
+        raise Refused("model", "the last layer gives scores: dense, without an activation",
+                      "Dense(1)")
+    return Family("keras", CNN if image is not None else MLP,
+                  TensorNetwork(encoding, architecture, start))
+
+
+def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
     if name == "logistic":
         if encoding.task is Task.REAL:
             raise Refused("model", f"{encoding.label.name} is a number, and logistic regression "
@@ -48,13 +94,25 @@ def family_of(name: str, encoding: Encoding, settings: Settings) -> Family:
         return Family(name, CNN, TensorNetwork(encoding, _of_image(encoding, (
             Centre(), Convolution(16, 5, 2, "tanh"), Convolution(32, 3, 2, "tanh"), Pool(2),
             Flatten(), Dense(encoding.outputs)))))
+    if name in UNSOUND:
+        raise Refused("model", f"{name} is not offered: {UNSOUND[name]}", ", ".join(NAMES))
     raise Refused("model", f"no model {name!r}", ", ".join(NAMES))
 
 
+# diffprivlib's families: what it states does not hold for adding or removing a patient
+# (tests/models/test_unsound_families.py shows it).
+UNSOUND = {
+    "naive_bayes": "diffprivlib's noisy class counts add up to the exact number of rows",
+    "forest": "in diffprivlib one more row moves the rows of others to other trees",
+    "kmeans": "diffprivlib shares its price among iterations whose number depends on the number "
+              "of rows",
+}
 NAMES = ("cnn", "linear", "logistic", "mlp")
-MLP = Defaults(steps=300, small_steps=100, learning_rate=0.02, decay=0.0, batch=1024)
-CNN = Defaults(steps=300, small_steps=100, learning_rate=0.005, decay=0.0, batch=1024)
-PIXELS = Defaults(steps=100, small_steps=30, learning_rate=0.03, decay=0.0, always_full=True,
+# Clipped at 1 and divided by it: gradients of rows that are fitted already stay small, which keeps
+# the probabilities of a rare class where they belong (0.651 against 0.640 AUC on diabetes130).
+MLP = Defaults(steps=3.5, learning_rate=0.02, decay=0.0, batch=1024, clip=1.0)
+CNN = Defaults(steps=3.5, learning_rate=0.005, decay=0.0, batch=1024)
+PIXELS = Defaults(steps=1.3, learning_rate=0.03, decay=0.0, always_full=True,
                   clip=1.0)
 CLIP_SHARE = 0.3
 
@@ -66,7 +124,7 @@ def _linear(encoding: Encoding) -> Defaults:
     has by its encoding alone, so that residuals below that share pass whole: normalised
     gradients would draw probabilities of a rare class towards zero.
     """
-    return Defaults(steps=100, small_steps=30, learning_rate=0.1, decay=0.0, always_full=True,
+    return Defaults(steps=1.3, learning_rate=0.1, decay=0.0, always_full=True,
                     clip=CLIP_SHARE * typical_norm(encoding))
 
 

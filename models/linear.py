@@ -38,8 +38,8 @@ class LinearModel:
     ) -> Doubles:
         """Return the outputs for rows: [rows, outputs]."""
         weights = parameters.reshape(self.encoding.width + 1, self.encoding.outputs)
-        found: Doubles = inputs @ weights[:-1] + weights[-1]
-        return found
+        found = inputs @ weights[:-1].astype(inputs.dtype) + weights[-1]
+        return np.asarray(found, dtype=np.float64)
 
     def clipped_sum(
         self, parameters: Vector, table: Table, units: Places, clip: Clip
@@ -50,17 +50,20 @@ class LinearModel:
         clipping.weights_for), whatever its rows hold and however many it has.
         """
         places, begins = table.rows_of(units)
-        inputs = table.inputs[places].astype(np.float64)
-        residuals = self._residuals(self.scores(parameters, inputs), table.targets[places])
+        inputs = table.inputs[places]
+        scores = self.scores(parameters, inputs)
         sizes = np.diff(begins)
-        residuals /= np.repeat(sizes, sizes)[:, None]
+        residuals = self._residuals(scores, table.targets[places])
+        residuals = (residuals / np.repeat(sizes, sizes)[:, None]).astype(np.float32)
         norms = np.sqrt(_squared_norms(inputs, residuals, begins))
         weights = weights_for(norms, clip)
         each = np.repeat(weights, sizes)
-        residuals *= each[:, None]
-        residuals[each == 0], inputs[each == 0] = 0.0, 0.0  # zero times NaN would not be zero
+        residuals *= each[:, None].astype(np.float32)
+        if not each.all():
+            residuals[each == 0] = 0.0
+            inputs = np.where(each[:, None] == 0, np.float32(0), inputs)  # 0 * NaN would be NaN
         total = np.vstack([inputs.T @ residuals, residuals.sum(axis=0)])
-        return total.reshape(-1)
+        return total.reshape(-1).astype(np.float64)
 
     def _residuals(self, scores: Doubles, targets: Floats) -> Doubles:
         """Return the derivative of the loss by the outputs, row by row."""
@@ -74,13 +77,13 @@ class LinearModel:
         return found
 
 
-def _squared_norms(inputs: Doubles, residuals: Doubles, begins: Places) -> Doubles:
+def _squared_norms(inputs: Floats, residuals: Floats, begins: Places) -> Doubles:
     """Return the squared norm of each patient's gradient: of the sum of x r' over its rows."""
     if len(begins) - 1 == len(inputs):  # one row each
-        rows: Doubles = (np.einsum("ij,ij->i", inputs, inputs) + 1) * np.einsum(
+        rows = (np.einsum("ij,ij->i", inputs, inputs) + 1) * np.einsum(
             "ij,ij->i", residuals, residuals
         )
-        return rows
+        return np.asarray(rows, dtype=np.float64)
     found = np.zeros(len(begins) - 1)
     for k in range(residuals.shape[1]):
         gradients = np.add.reduceat(inputs * residuals[:, k : k + 1], begins[:-1], axis=0)

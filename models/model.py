@@ -17,6 +17,8 @@ from models.descent import Network, Vector
 from models.encoding import Doubles, Encoding, Task
 from models.evaluation import Evaluation
 from models.family import family_of
+from models.importance import scaled
+from models.layers import Architecture
 from models.linear import sigmoid, softmax
 from models.run import Settings, settings_from
 from planner.refusal import Refused
@@ -54,6 +56,8 @@ class Model:
     card: Card = field(repr=False)
     metrics: Evaluation | None = None
     is_private: bool = True
+    scales: tuple[float, ...] | None = None
+    architecture: Architecture | None = None
 
     def predict(self, rows: Any) -> Doubles:
         """Return a prediction for each row: probabilities, or values in the label's units.
@@ -70,9 +74,10 @@ class Model:
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _predicted(self, columns: list[Any]) -> Doubles:
-        scores = self.network.scores(
-            self.parameters, self.encoding.matrix(columns), self.encoding.pixels(columns)
-        )
+        inputs = self.encoding.matrix(columns)
+        if self.scales is not None:
+            inputs = scaled(self.encoding, inputs, np.array(self.scales))
+        scores = self.network.scores(self.parameters, inputs, self.encoding.pixels(columns))
         if self.encoding.task is Task.BINARY:
             return sigmoid(scores[:, 0])
         if self.encoding.task is Task.CLASSES:
@@ -82,7 +87,20 @@ class Model:
     @property
     def network(self) -> Network:
         """The function that the parameters fill."""
-        return family_of(self.family, self.encoding, self.settings).network
+        named = self.family if self.architecture is None else self.architecture
+        return family_of(named, self.encoding, self.settings).network
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """How much each feature's input was raised, by what it was found to tell; public.
+
+        Empty where no importance was bought. The mean of the squares is 1.
+        """
+        if self.scales is None:
+            return {}
+        names = [feature.name for feature in self.encoding.features]
+        pairs = zip(names, self.scales, strict=True)
+        return dict(sorted(pairs, key=lambda pair: -pair[1]))
 
     @property
     def classes(self) -> tuple[str | int, ...]:
@@ -102,6 +120,8 @@ class Model:
             "card": dict(self.card.facts),
             "metrics": None if self.metrics is None else self.metrics.to_dict(),
             "is_private": self.is_private,
+            "scales": None if self.scales is None else list(self.scales),
+            "architecture": None if self.architecture is None else self.architecture.to_list(),
         }, indent=1, default=str))
         return place
 
@@ -117,11 +137,13 @@ class Model:
             encoding = Encoding.from_dict(fields["encoding"])
             settings = settings_from(fields["settings"])
             loss = PrivacyLoss(*map(Decimal, fields["cost"]))
-            metrics = fields["metrics"]
+            metrics, scales = fields["metrics"], fields["scales"]
+            layers = fields["architecture"]
             found = cls(
                 fields["family"], encoding, settings, parameters, loss, Card(fields["card"]),
                 None if metrics is None else Evaluation.from_dict(metrics),
-                bool(fields["is_private"]),
+                bool(fields["is_private"]), None if scales is None else tuple(scales),
+                None if layers is None else Architecture.from_list(layers),
             )
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise Refused("model", f"{place} holds no model that was saved here "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from mechanisms.event import Phase, SampledGaussianEvent
+from mechanisms.event import MULTIPLIER_MIN, Phase, SampledGaussianEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.sampled import multiplier_for
@@ -18,7 +18,6 @@ from models.encoding import Encoding, Task
 from planner.refusal import Refused
 
 FULL_BATCH_BELOW = 5_000  # patients; below it a sample has nothing to gain
-SMALL = 2_000
 SHARE_MAX = 0.9
 
 
@@ -29,7 +28,11 @@ class Settings:
     `batch` is the expected number of patients in a step (None: all of them, where the family
     or the table is small); `holdout` the share of patients kept for the metrics; `clip` the norm
     at which a patient's gradient is clipped (None: the family's way, models/clipping.py);
-    `learning_rate` and `decay` (weight decay) act after the noise; `hidden` are layers of "mlp".
+    `learning_rate` and `decay` (weight decay) act after the noise; `hidden` are layers of "mlp";
+    `importance` is the share of the run's divergence that buys a noisy measure of each feature's
+    worth, by which inputs are scaled (0: none). `optimizer` is "adam", or
+    "sgd" with momentum: the default where importance is bought, because Adam divides each
+    parameter's step by its own size and so takes back what the scaling gave.
     """
 
     steps: int | None = None
@@ -39,6 +42,8 @@ class Settings:
     learning_rate: float | None = None
     decay: float | None = None
     hidden: tuple[int, ...] = (32,)
+    importance: float = 0.0
+    optimizer: str | None = None
 
     def __post_init__(self) -> None:
         _check("steps", self.steps, lambda n: type(n) is int and 1 <= n <= 1_000_000, "steps=100")
@@ -46,6 +51,8 @@ class Settings:
         _check("holdout", self.holdout, lambda h: 0 <= h <= SHARE_MAX, "holdout=0.2")
         for name in ("clip", "learning_rate"):
             _check(name, getattr(self, name), lambda x: 0 < x < math.inf, f"{name}=1.0")
+        _check("optimizer", self.optimizer, lambda x: x in ("adam", "sgd"), "optimizer='sgd'")
+        _check("importance", self.importance, lambda x: 0 <= x <= 0.5, "importance=0.1")
         _check("decay", self.decay, lambda x: 0 <= x < 1, "decay=0.01")
         _check("hidden", self.hidden, lambda w: isinstance(w, tuple) and len(w) <= 8 and all(
             type(n) is int and 1 <= n <= 4096 for n in w), "hidden=(64, 64)")
@@ -64,13 +71,22 @@ def _check(name: str, value: Any, is_valid: Any, hint: str) -> None:
 class Defaults:
     """What a family uses where the settings say nothing."""
 
-    steps: int
-    small_steps: int | None = None  # for tables of fewer than SMALL patients
+    steps: float  # times the root of the public number of patients
+    steps_max: int = 1_000
     learning_rate: float
+    sgd_rate: float = 1.0
     decay: float
     always_full: bool = False
     batch: int = 512
     clip: float | None = None
+
+    def steps_for(self, units: int) -> int:
+        """Return how many steps a table of that public size gets.
+
+        The noise of a whole run does not depend on their number much; what is left of it, next
+        to the signal, falls with the number of patients, so that larger tables bear more steps.
+        """
+        return max(10, min(self.steps_max, round(self.steps * math.sqrt(units))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +104,15 @@ class RunPlan:
     units: int
     rate: float
     steps: int
+    optimizer: str
     learning_rate: float
     decay: float
     clip: Clip
     multiplier: float
     held_multiplier: float | None
+    importance_multiplier: float | None
     parameters: int
+    network: str
     event: SampledGaussianEvent
     cost: PrivacyLoss
     statement: str = field(repr=False, default="")
@@ -116,8 +135,10 @@ class RunPlan:
         """Return all of it as plain values: what is hashed, kept and shown."""
         return {
             "family": self.family, "units": self.units, "rate": self.rate, "steps": self.steps,
-            "learning_rate": self.learning_rate, "decay": self.decay, "clip": self.clip.norm,
+            "optimizer": self.optimizer, "learning_rate": self.learning_rate,
+            "decay": self.decay, "clip": self.clip.norm,
             "multiplier": self.multiplier, "held_multiplier": self.held_multiplier,
+            "importance_multiplier": self.importance_multiplier, "network": self.network,
             "parameters": self.parameters, "settings": asdict(self.settings),
             "encoding": self.encoding.to_dict(),
         }
@@ -135,6 +156,11 @@ class RunPlan:
             f"  expected signal   {self.signal:.2g} of the noise in one step, "
             f"{self.signal * math.sqrt(self.steps):.2g} over all",
         ]
+        if self.importance_multiplier is not None:
+            lines.append(
+                f"  importance        {self.settings.importance:.0%} of the divergence, counts "
+                f"with noise {self.importance_multiplier:.3g}, within the same price"
+            )
         if self.held_multiplier is not None:
             lines.append(
                 f"  metrics           on {self.settings.holdout:.0%} of the patients, counts with "
@@ -145,7 +171,7 @@ class RunPlan:
 
 def plan_run(
     family: str, encoding: Encoding, settings: Settings, defaults: Defaults, parameters: int,
-    units: int, epsilon: Fraction, delta: Fraction, order: Fraction,
+    units: int, epsilon: Fraction, delta: Fraction, order: Fraction, network: str = "",
 ) -> RunPlan:
     """Work out sampling and steps from public numbers, and the noise from epsilon.
 
@@ -156,12 +182,16 @@ def plan_run(
     """
     if not delta > 0:
         raise Refused("delta", "training needs a delta above zero", "delta=1e-6")
-    fewer = defaults.small_steps if units < SMALL and defaults.small_steps else defaults.steps
-    steps = settings.steps or fewer
+    if settings.importance > 0 and encoding.image is not None:
+        raise Refused("model", "an image is one feature; there is no importance to buy",
+                      "importance=0")
+    steps = settings.steps or defaults.steps_for(units)
     rate = _rate(settings, defaults, units)
+    optimizer = settings.optimizer or ("sgd" if settings.importance > 0 else "adam")
     try:
-        multiplier = multiplier_for(lambda z: ((rate, z, steps),), epsilon, delta)
-        training: tuple[Phase, ...] = ((rate, multiplier, steps),)
+        phases = _phases(rate, steps, settings.importance)
+        multiplier = multiplier_for(phases, epsilon, delta)
+        training = phases(multiplier)
         branches: tuple[tuple[Phase, ...], ...] = (training,)
         held = None
         if settings.holdout > 0:
@@ -174,12 +204,30 @@ def plan_run(
                       "an epsilon between 0.1 and 10, or fewer steps") from None
     return RunPlan(
         family=family, encoding=encoding, settings=settings, units=units, rate=rate, steps=steps,
-        learning_rate=settings.learning_rate or defaults.learning_rate,
+        optimizer=optimizer,
+        learning_rate=settings.learning_rate or (
+            defaults.sgd_rate if optimizer == "sgd" else defaults.learning_rate),
         decay=defaults.decay if settings.decay is None else settings.decay,
         clip=Clip(settings.clip if settings.clip is not None else defaults.clip),
         multiplier=multiplier, held_multiplier=held, parameters=parameters, event=event,
+        network=network,
+        importance_multiplier=training[0][1] if len(training) > 1 else None,
         cost=loss_of((event,), order),
     )
+
+
+def _phases(
+    rate: float, steps: int, importance: float
+) -> Callable[[float], tuple[Phase, ...]]:
+    """Return the phases of a run for a noise multiplier: the importance first, then the steps.
+
+    A share of the run's divergence, as for small rates it adds up (rate^2 / z^2 a step), is the
+    importance's: its multiplier is z / (rate sqrt(share / (1 - share) steps)).
+    """
+    if importance == 0:
+        return lambda z: ((rate, z, steps),)
+    ratio = 1 / (rate * math.sqrt(importance / (1 - importance) * steps))
+    return lambda z: ((1.0, max(z * ratio, MULTIPLIER_MIN), 1), (rate, z, steps))
 
 
 def _rate(settings: Settings, defaults: Defaults, units: int) -> float:

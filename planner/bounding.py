@@ -151,7 +151,7 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     Raises Refused where rows is not a whole number in range.
     """
     relation = release.input
-    _check_size(relation)
+    check_size(relation)
     keys = public_keys(release.keys, relation)
     additive = tuple(
         m for m in release.measures if m.aggregate in ADDITIVE
@@ -179,7 +179,7 @@ def _unbounded(relation: Relation) -> Strategy:
     return Strategy(Shape.UNBOUNDED, without_cuts(relation), 0, 0)
 
 
-def _check_size(relation: Relation) -> None:
+def check_size(relation: Relation) -> None:
     """Refuse joins that could make so many rows of one patient that he alone exhausts them.
 
     Whether and when a question fails would otherwise tell of the patient with the most rows.

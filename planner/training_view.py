@@ -15,6 +15,7 @@ from enum import Enum
 from math import isfinite
 
 from planner.bind import Context, bind_query
+from planner.bounding import check_rows, check_size
 from planner.catalog import Catalog, Kind
 from planner.domain import MOMENTS, Domain, Type, Value
 from planner.emit import Printer, column_name, literal, printer_for
@@ -83,16 +84,14 @@ class TrainingView:
 
 
 def bind_view(
-    sql: str, catalog: Catalog, label: str, rows: int, *, dialect: str = "duckdb",
+    sql: str, catalog: Catalog, label: str, rows: int | None, *, dialect: str = "duckdb",
     buckets: Mapping[str, int] | None = None,
 ) -> TrainingView:
     """Bind a training view.
 
-    `rows` is how many rows of one patient may count; `buckets` hashes named text columns.
-    Raises Refused with rule, place and hint.
+    `rows` is how many rows of one patient may count (None: the default of its tables); `buckets`
+    hashes named text columns. Raises Refused with rule, place and hint.
     """
-    if type(rows) is not int or not 1 <= rows <= 1_000_000:
-        raise Refused("rows", f"rows must be a whole number from 1 up, got {rows!r}", "rows=20")
     parsed = parse(sql, dialect)
     context = Context(catalog)
     try:
@@ -103,6 +102,11 @@ def bind_view(
         raise Refused("too-large", "the view is nested too deeply", "a simpler view", None,
                       sql) from None
     _check_rows(found.relation, context, sql)
+    try:
+        check_size(found.relation)
+        allowed = check_rows(rows, found.relation)
+    except Refused as refusal:
+        raise refusal.located(sql) from None
     names = [name for name, _ in found.outputs]
     folded = [name.lower() for name in names]
     twice = next((name for name in names if folded.count(name.lower()) > 1), None)
@@ -131,7 +135,7 @@ def bind_view(
     if target.coding not in (Coding.TRUTH, Coding.CHOICE, Coding.NUMBER):
         raise Refused("label", f"{label} is a {target.coding.value} column",
                       "a boolean, a category or a bounded number", None, sql)
-    return TrainingView(sql, found.relation, outputs, tuple(columns), target, rows)
+    return TrainingView(sql, found.relation, outputs, tuple(columns), target, allowed)
 
 
 def _check_rows(relation: Relation, context: Context, sql: str) -> None:

@@ -84,7 +84,7 @@ class NoisedByRate(LinearModel):
 
 def planned(epsilon: int, batch: int | None) -> RunPlan:
     settings = Settings(steps=10, batch=batch, holdout=0.0, learning_rate=0.1)
-    defaults = Defaults(steps=1, learning_rate=0.1, decay=0.0, always_full=True)
+    defaults = Defaults(steps=1.0, learning_rate=0.1, decay=0.0, always_full=True)
     network = LinearModel(ENCODING)
     return plan_run("logistic", ENCODING, settings, defaults, network.size, CANARIES,
                     Fraction(epsilon), Fraction(DELTA), Fraction(9))

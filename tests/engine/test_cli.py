@@ -279,3 +279,42 @@ def test_importing_the_package_stays_light():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---- train --------------------------------------------------------------------------------
+
+VIEW = "SELECT sex, los, readmitted FROM visits JOIN patients USING (patient_id)"
+TRAIN = ("train", VIEW, "--label", "readmitted", "--epsilon", "1", "--units", "200")
+
+
+def test_train_writes_a_model_and_charges_once(run, clinic):
+    code, out, _ = run(*TRAIN, "--save", "readmit")
+    assert code == 0
+    assert "logistic model for readmitted" in out
+    written = clinic / "readmit" / "model.json"
+    resumed = run(*TRAIN, "--save", "again", "--resume",
+                  str(json.loads(written.read_text())["card"]["charge"]))
+    assert resumed[0] == 0
+    first, second = ((clinic / name / "parameters.npy").read_bytes()
+                     for name in ("readmit", "again"))
+    assert first == second
+
+
+def test_train_explains_without_a_charge(run):
+    before = run("budget", "--format", "json")[1]
+    code, out, _ = run(*TRAIN, "--explain")
+    assert code == 0
+    assert "noise multiplier" in out
+    assert run("budget", "--format", "json")[1] == before
+
+
+@pytest.mark.parametrize(("words", "code"), [
+    (("train", VIEW, "--epsilon", "1", "--units", "200", "--save", "x"), 2),  # no label
+    (TRAIN, 2),  # no folder
+    ((*TRAIN, "--save", "clinic.yaml"), 2),  # a file
+    ((*TRAIN, "--save", "x", "--model", "oracle"), 3),
+    ((*TRAIN[:-2], "--save", "x"), 3),  # no public number of patients
+    (("train", VIEW, "-l", "readmitted", "--epsilon", "99", "--units", "200", "-s", "x"), 4),
+])
+def test_train_says_what_is_wrong_before_it_pays(run, words, code):
+    assert run(*words)[0] == code

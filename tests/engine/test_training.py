@@ -235,6 +235,8 @@ REFUSED = [
      "cross-patient-join"),
     ("SELECT los, readmitted FROM visits ORDER BY cost LIMIT 10", "limit-below-release"),
     ("DELETE FROM visits", "only-select"),
+    ("SELECT a.los, b.readmitted FROM visits a JOIN visits b USING (patient_id) JOIN visits c "
+     "USING (patient_id)", "too-large"),
 ]
 
 
@@ -251,8 +253,8 @@ def test_what_is_no_view_is_refused_and_costs_nothing(
     ({"model": "oracle"}, "model"), ({"model": "linear"}, "model"), ({"model": "cnn"}, "model"),
     ({"colour": 3}, "model"), ({"units": None}, "model"), ({"units": 0}, "model"),
     ({"epsilon": 0}, "epsilon"), ({"epsilon": math.nan}, "epsilon"), ({"delta": 0}, "delta"),
-    ({"epsilon": 1e-12}, "epsilon"), ({"rows": 0}, "rows"), ({"buckets": {"los": 8}},
-     "training-view"), ({"buckets": {"nothing": 8}}, "training-view"),
+    ({"epsilon": 1e-12}, "epsilon"), ({"rows": 0}, "rows"), ({"rows": 201}, "rows"),
+    ({"buckets": {"los": 8}}, "training-view"), ({"buckets": {"nothing": 8}}, "training-view"),
 ])
 def test_a_call_that_cannot_be_is_refused(
     base: Engine, change: dict[str, Any], rule: str
@@ -400,6 +402,29 @@ def test_labels_of_every_kind(
         assert ((predicted >= 0) & (predicted <= 60)).all()
     else:
         assert np.allclose(predicted.sum(axis=1), 1)
+
+
+def test_importance_is_bought_published_and_kept(base: Engine, tmp_path: Path) -> None:
+    model = base.train(SIMPLE, **{**FAST, "importance": 0.2})
+    assert set(model.importance) == {"birth_year", "sex", "los"}
+    again = Model.load(model.save(tmp_path / "model"))
+    assert again.importance == model.importance
+    assert np.array_equal(again.predict(ROWS), model.predict(ROWS))
+    assert "importance" in str(base.explain_train(SIMPLE, **{**FAST, "importance": 0.2}))
+
+
+def test_an_own_keras_model_is_trained_saved_and_loaded(base: Engine, tmp_path: Path) -> None:
+    from models.tensors import tensorflow
+
+    keras = tensorflow().keras
+    width = base.explain_train(SIMPLE, **FAST).encoding.width
+    own = keras.Sequential([keras.Input((width,)), keras.layers.Dense(3, "relu"),
+                            keras.layers.Dense(1)])
+    before = [w.copy() for w in own.get_weights()]
+    model = base.train(SIMPLE, **{**FAST, "model": own})
+    assert all(np.array_equal(a, b) for a, b in zip(before, own.get_weights(), strict=True))
+    again = Model.load(model.save(tmp_path / "model"))
+    assert np.array_equal(again.predict(ROWS), model.predict(ROWS))
 
 
 def test_a_run_shows_steps_and_nothing_of_the_rows(base: Engine) -> None:

@@ -26,7 +26,7 @@ NETWORK = LinearModel(encoding(WIDTH))
 
 def run(steps: int = 5, batch: int | None = None, epsilon: int = 1, units: int = 1000) -> RunPlan:
     settings = Settings(steps=steps, batch=batch, holdout=0.0)
-    defaults = Defaults(steps=1, learning_rate=0.1, decay=0.0)
+    defaults = Defaults(steps=1.0, learning_rate=0.1, decay=0.0)
     return plan_run("logistic", NETWORK.encoding, settings, defaults, NETWORK.size, units,
                     Fraction(epsilon), Fraction(1, 10**5), Fraction(9))
 
@@ -135,7 +135,7 @@ def test_the_price_is_within_epsilon_on_both_kinds_of_batch() -> None:
 def test_held_out_patients_never_raise_the_price() -> None:
     settings = Settings(steps=20, holdout=0.25)
     plan = plan_run("logistic", NETWORK.encoding, settings,
-                    Defaults(steps=1, learning_rate=0.1, decay=0.0), NETWORK.size, 1000,
+                    Defaults(steps=1.0, learning_rate=0.1, decay=0.0), NETWORK.size, 1000,
                     Fraction(1), Fraction(1, 10**5), Fraction(9))
     alone = run(steps=20)
     assert plan.cost.exact_epsilon <= alone.cost.exact_epsilon
