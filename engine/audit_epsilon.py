@@ -55,16 +55,16 @@ def proven_epsilon(
     """
     import numpy as np
 
-    is_laplace = column.mechanism is Mechanism.LAPLACE
-    if is_laplace:
+    if column.mechanism is Mechanism.LAPLACE:
         apart, charged, allowed = column.l1, Fraction(column.l1) / Fraction(column.scale), 0.0
-        sampler = laplace.sample
+        drawn = [laplace.sample(column.scale, draws, randomness) for _ in range(2)]
     else:
         apart = math.isqrt(column.l2_squared)
         charged = gaussian.epsilon_for(gaussian.rho(((column.l2_squared, column.scale),)), delta)
-        allowed, sampler = float(delta), gaussian.sample
-    ours = np.asarray(sampler(column.scale, draws, randomness), dtype=np.float64)
-    theirs = np.asarray(sampler(column.scale, draws, randomness), dtype=np.float64) + apart
+        allowed = float(delta)
+        drawn = [gaussian.sample(column.scale, draws, randomness) for _ in range(2)]
+    ours = np.asarray(drawn[0], dtype=np.float64)
+    theirs = np.asarray(drawn[1], dtype=np.float64) + apart
     found = epsilon_below(ours, theirs, allowed)
     return Proven(name, column.mechanism.value, column.scale, float(charged), allowed, found, draws)
 
@@ -95,7 +95,7 @@ def epsilon_below(
         for upper in (True, False):
             hits = [_hits(part[:half], level, upper) for part in (ours, theirs)]
             for first, second in (hits, hits[::-1]):
-                guess = _ratio(first, second, half, delta, 0.99)
+                guess = _ratio(first, second, half, delta, confidence)
                 if guess > best:
                     best, event = guess, (level, upper, first is hits[0])
     if event is None:

@@ -127,7 +127,7 @@ def _share(engine: Engine, sql: str, times: int, delta: float) -> float:
     """Return the largest epsilon at which `times` such questions fit the budget, on either rail."""
     left = engine.budget().left
     low, high = 0.0, 16 * float(engine.policy.budget.epsilon)
-    for _ in range(24):
+    for _ in range(14):
         middle = (low + high) / 2
         cost = engine.explain(sql, epsilon=middle, delta=delta).full_cost
         fits = (cost.epsilon * times <= left.epsilon and cost.delta * times <= left.delta) or (

@@ -63,7 +63,7 @@ def run_exactly(
     for n, planned in enumerate(plan.releases):
         given = like.given[n] if like else given_values(bound, plan, known, public)
         used.append(given)
-        numbers = reader.run(n, pilots, given)  # type: ignore[arg-type]
+        numbers = reader.run(n, pilots, given)
         release = numbers.release
         plan = replace(plan, releases=(*plan.releases[:n], release, *plan.releases[n + 1 :]))
         columns = [(f"{n}.{i}", i, c) for i, c in enumerate(release.measures)]

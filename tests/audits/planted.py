@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 COPIED = ("engine", "models", "planner", "mechanisms", "tests", "benchmarks")
 AT_ONCE = max(1, min(2, os.cpu_count() or 1))
-SECONDS_MAX = 240
+SECONDS_MAX = 600
 FAILED = 1  # pytest's exit code for tests that ran and failed
 
 NEIGHBOURS = "tests/engine/test_neighbours.py::"
@@ -176,7 +176,7 @@ PLANTED = (
             "        if seed is not None and seed < 0:\n",
             (KNOWN + "test_18_noise_cannot_be_repeated_and_no_seed_is_taken",)),
     Planted("a fork repeats its parent's noise", "mechanisms/randomness.py",
-            "        if stream.pid != os.getpid():\n", "        if stream.pid == -1:\n",
+            "        if stream.pid != os.getpid():\n", "        if stream.pid == 0:\n",
             (RANDOM + "test_a_fork_is_noticed_by_the_process_id_alone",)),
     Planted("the smallest uniforms truncated", "mechanisms/laplace.py",
             "    for i in _undecided(value, floor, scale):\n",
