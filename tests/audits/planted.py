@@ -93,8 +93,7 @@ PLANTED = (
             (REPLAY,), "distinct or quantiles or keys"),
     Planted("scaling that forgets the patient's total", "planner/bounded_sql.py",
             'return f"({part} * {rows}) // total"', 'return f"{part}"',
-            (NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted", REPLAY), "sums or "
-            "nothing"),
+            (REPLAY,), "averages or spreads"),
     Planted("a clip that lets twice as much through", "planner/bounded_sql.py",
             "low, high = rows * min(grid.low, 0), rows * max(grid.high, 0)",
             "low, high = 2 * rows * min(grid.low, 0), 2 * rows * max(grid.high, 0)",
@@ -230,10 +229,14 @@ PLANTED = (
             "squared = 1 / (2 * round_down_dyadic(allowed, 256))",
             "squared = 1 / (4 * round_down_dyadic(allowed, 256))",
             (CALIBRATION + "test_multiplier_meets_its_delta_and_is_the_smallest",)),
-    Planted("a column that is used twice is paid for never", "planner/price.py",
+    Planted("Gaussian noise that nobody pays for", "planner/price.py",
             "if column.mechanism is not Mechanism.EXACT and column.key not in kept:",
             "if column.mechanism is Mechanism.LAPLACE and column.key not in kept:",
-            (KNOWN + "test_15_16_gaussian_noise_is_calibrated_by_its_exact_delta",)),
+            ("tests/engine/test_cases.py::test_every_noised_column_is_paid_for",)),
+    Planted("a choice of keys that nobody pays for", "planner/price.py",
+            "        if release.selection is not None and release.selection.key not in kept:\n",
+            "        if release.selection is not None and release.selection.key in kept:\n",
+            ("tests/engine/test_cases.py::test_every_noised_column_is_paid_for",)),
     # ---- the ledger
     Planted("the charge after the answer", "engine/api.py",
             "        receipt = self._charge(ledger, due, sql, who, kept.data_version)\n"
@@ -299,11 +302,11 @@ PLANTED = (
     Planted("kept answers that ignore conditions", "planner/canonical.py",
             "where[{';'.join(sorted(set(conditions)))}]", "where[]",
             (KEPT + "test_no_two_accepted_cases_share_a_key_and_differ",)),
-    Planted("kept answers by the order of the text", "planner/canonical.py",
-            "where[{';'.join(sorted(set(conditions)))}]", "where[{';'.join(conditions)}]",
-            ("tests/attacks/test_guessing.py::"
-             "test_rewrites_by_ten_analysts_are_one_answer_for_one_charge",)),
-    Planted("kept answers of other data", "engine/api.py",
+    Planted("kept answers by the order of operands", "planner/canonical.py",
+            "    if FUNCTIONS[call.function].commutes:\n",
+            "    if FUNCTIONS[call.function].commutes and False:\n",
+            (KEPT + "test_another_spelling_costs_nothing_and_gives_the_same_answer",)),
+    Planted("answers not kept", "engine/api.py",
             "keep(bound, plan, known, released, kept, data.public, receipt.seq)\n            table",
             "table",
             (KEPT + "test_averaging_is_impossible_for_one_many_or_later",)),
@@ -365,7 +368,7 @@ def copied(folder: Path) -> Path:
 def run_tests(root: Path, tests: Iterable[str], words: str = "") -> tuple[int, str]:
     """Run tests on a copy; return pytest's exit code and its last lines."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line", "-m", "",
-               *tests, *(["-k", words] if words else [])]
+               "--basetemp", str(root.parent / "tests"), *tests, *(["-k", words] if words else [])]
     where = dict(os.environ, PYTHONPATH=str(root), PYTHONDONTWRITEBYTECODE="1",
                  OMP_NUM_THREADS="1", CI="1")
     try:
