@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 TINY = 930
 THREADS = 2
 FIXED_TARGET = 25.0
-RATIO_TARGETS = {"c": 1.5, "d": 6.0}
+RATIO_TARGETS = {"b": 1.5, "c": 1.5, "f": 1.5, "h": 1.5, "a'": 6.0, "d": 6.0, "e": 6.0}
 QUESTIONS = {
     "a": "SELECT COUNT(*) FROM visits",
     "a'": "SELECT COUNT(*) FROM visits WHERE cost >= 0",

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from engine.errors import Broken, TargetMissed
 from engine.execution import Reader, open_reader, open_unpaid
-from engine.ledger import Ledger, Receipt
 from engine.postprocess import Table
 from engine.release import Released, add_noise, choose_keys
 from engine.releases import (
@@ -36,11 +35,12 @@ from mechanisms.laplace import Int64s
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import levels_of
 from mechanisms.randomness import Randomness
-from planner.bind import Bound
-from planner.expression import replaced
+from planner.bind import Bound, Rows
+from planner.expression import Column, replaced
 from planner.narrowing import Key
 from planner.plan import describe
 from planner.price import Mechanism, NoisePlan, Priced
+from planner.relation import Release
 from planner.target import (
     Aim,
     Cell,
@@ -53,10 +53,18 @@ from planner.target import (
     shortfall,
     unfiltered,
 )
-from planner.uncertainty import confidence_of, derived_columns, noisy_columns, summed_width
+from planner.uncertainty import (
+    confidence_of,
+    derived_columns,
+    noisy_columns,
+    summed_width,
+    totals_of,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from engine.ledger import Ledger, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +231,17 @@ def _stop(question: Question, drawn: _Drawn) -> int:
 
 
 def judged(question: Question, known: Known) -> list[list[Cell]]:
-    """Return what a target is judged by: the noisy cells of each row, with their intervals."""
+    """Return what a target is judged by: the noisy cells of each row, with their intervals.
+
+    Guarantee: reads released columns and public tables only.
+    """
     bound, target = question.bound, question.aim.target
     if target.share is None:
         return [_totals(bound, question.aim.plan, known, target)]
     rows = unfiltered(bound.rows)
+    plain = _plain_cells(rows, bound, question.aim.plan, known, target)
+    if plain is not None:
+        return plain
     table = finish(rows, bound, question.aim.plan, known, question.public, {}, target.confidence)
     if table is None:
         raise ValueError("a target is judged by complete answers")
@@ -236,6 +250,27 @@ def judged(question: Question, known: Known) -> list[list[Cell]]:
         [(row[i], intervals[i]) for i in noisy]
         for row, intervals in zip(table.rows, table.intervals, strict=True)
     ]
+
+
+def _plain_cells(
+    rows: Rows, bound: Bound, plan: NoisePlan, known: Known, target: Target
+) -> list[list[Cell]] | None:
+    """Return the noisy cells where every one is a released number as it is, else None.
+
+    These are the same as on the desk, which takes a hundred times longer for a few groups.
+    """
+    outputs = [rows.outputs[i][1] for i in _noisy_places(bound)]
+    if not isinstance(rows.relation, Release) or totals_of(rows.relation):
+        return None
+    columns: list[list[Cell]] = []
+    for output in outputs:
+        if not (isinstance(output, Column) and output.source == rows.relation.source
+                and output.name.startswith("m")):
+            return None
+        released = known[release_of(plan, output)[1].key]
+        width = released.half_width(confidence_of(1, target.confidence))
+        columns.append([(y, (y - width, y + width)) for y in released.numbers()])
+    return [list(cells) for cells in zip(*columns, strict=True)]
 
 
 def _noisy_places(bound: Bound) -> list[int]:

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, bindparam, select
-
-from engine.ledger import Ledger
-from engine.ledger_store import Statement, Store
-from engine.ledger_tables import answers_table, charges_table
+if TYPE_CHECKING:
+    from engine.ledger import Ledger
 
 __all__ = ["Answers", "StoredAnswer"]
 
@@ -50,6 +47,12 @@ class Answers:
     """The answers kept beside one ledger, for all its processes and threads."""
 
     def __init__(self, ledger: Ledger) -> None:
+        # A lazy door to SQLAlchemy: whoever has a ledger has loaded it.
+        from sqlalchemy import Integer, bindparam, select
+
+        from engine.ledger_store import Statement, Store
+        from engine.ledger_tables import answers_table, charges_table
+
         self._store = Store(ledger.store.location, durable=False)
         answers, dialect = answers_table.c, self._store.dialect
         of_key = (

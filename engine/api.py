@@ -27,7 +27,6 @@ from engine.answers import Answers
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
 from engine.execution import open_reader, open_unpaid
-from engine.ledger import Charge, Ledger, Receipt
 from engine.postprocess import Table
 from engine.releases import (
     Kept,
@@ -62,6 +61,7 @@ from planner.target_cost import expected_cost
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from engine.ledger import Charge, Ledger, Receipt
     from engine.training import Request, Site
     from models.model import Model
     from models.run import RunPlan
@@ -143,6 +143,9 @@ class Engine:
                               insecure=True, progress=progress)
             source = Randomness.secure() if seed is None else Randomness.seeded(seed)
             return cls(declared, snapshot, None, analyst, source, secret)
+        # The lazy door to SQLAlchemy: it takes as long to load as all else together.
+        from engine.ledger import Ledger
+
         ledger = Ledger.open(
             declared.ledger_url(), declared.budget.epsilon, declared.budget.delta,
             witness=declared.witness_path(),

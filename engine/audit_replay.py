@@ -71,6 +71,8 @@ def run_exactly(
             columns.append((f"{n}.keys", SELECTION, release.selection))
             known[release.selection.key] = choose_keys(release, numbers, None)
         for label, place, column in columns:
+            if column.key in pilots:
+                continue  # another release has the same pilot
             values: Mapping[Any, Any] = numbers.columns[place]
             if release.bounded.keys is not None:
                 nothing: Any = {} if column.bounded.measure.aggregate in SPREAD_OUT else 0

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from engine.database import run as run_statement
 from engine.database import stream
 from engine.errors import Broken
-from engine.ledger import Ledger, Receipt
 from planner.bounded_sql import SELECTION, SPREAD_OUT, statements
 from planner.emit import GivenValues
 from planner.narrowing import Key
@@ -17,6 +16,8 @@ from planner.price import NoisePlan, PricedRelease, adapted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from engine.ledger import Ledger, Receipt
 
 
 @dataclass(frozen=True, slots=True)

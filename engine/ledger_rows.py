@@ -36,6 +36,8 @@ TEXTS = (
     "hash",
 )
 COLUMNS = ("seq", *TEXTS)
+_PLAIN = {str, int}
+_JSON = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each row
 ANALYST = COLUMNS.index("analyst")
 _LOSS, _TOTAL, _OWN = (COLUMNS.index(f"{of}epsilon") for of in ("", "total_", "analyst_"))
 
@@ -110,12 +112,12 @@ def amount_texts(prefix: str, loss: PrivacyLoss) -> dict[str, str]:
 
 def charge_hash(facts: tuple[Any, ...]) -> str:
     """Hash a row's other columns: a list in JSON, so that no two different rows look alike."""
-    return sha256(json.dumps(["discreet charge", FORMAT, *facts], separators=(",", ":")))
+    return sha256(_JSON.encode(["discreet charge", FORMAT, *facts]))
 
 
 def genesis_hash(row: tuple[Any, ...]) -> str:
     """Hash the ledger's first row, which holds the budget: the chain of charges starts from it."""
-    return sha256(json.dumps(["discreet ledger", *row[:7]], separators=(",", ":")))
+    return sha256(_JSON.encode(["discreet ledger", *row[:7]]))
 
 
 def has_its_hash(row: tuple[Any, ...]) -> bool:
@@ -129,7 +131,7 @@ def is_whole_first_row(row: tuple[Any, ...]) -> bool:
 
 
 def _is_plain(row: tuple[Any, ...]) -> bool:
-    return all(isinstance(value, (str, int)) for value in row)
+    return _PLAIN.issuperset(map(type, row))
 
 
 def sha256(text: str) -> str:

@@ -33,7 +33,7 @@ from planner.policy import Policy, PolicyError
 
 __all__ = ["Snapshot", "SnapshotError", "ensure", "load_secret", "secret_from_seed"]
 
-FORMAT = 2  # raised whenever the same source would give another snapshot, or one proved further
+FORMAT = 3  # raised whenever the same source would give another snapshot, or one proved further
 SECRET_BYTES = 32
 KEPT = 2  # snapshots that stay: this one, and the one that other processes may still be using
 LARGE_BYTES = 32 * 2**20  # files from here on are not hashed again while they stay the same

@@ -2,7 +2,7 @@
 
 Guarantee (unit locality): let a table's road send each of its rows to the set of units that its
 foreign keys lead to. What the snapshot stores about a unit (its rows, their values, `__rank`,
-`__key_rank_*`, which rows are dropped) is a function of the policy, the secret, the public
+`__n`, `__key_rank_*`, which rows are dropped) is a function of the policy, the secret, the public
 tables, the source's schema and *this unit's own key and rows*; only the number `__u` given to
 the unit depends on who else is there, and nothing is computed from it. To refute this, look for
 a step where rows of two units meet:
@@ -14,6 +14,7 @@ a step where rows of two units meet:
   takes none away. Pairs of key and unit are made distinct first, so that a visit stored twice
   does not double its lab rows;
 - not_null, one_row_per_unit, max_rows_per_unit: applied to one unit's rows, after the road;
+- `__n`: how many rows this unit has here, on each of them;
 - ranks: the order of one unit's rows by a hash of the unit's own key and the row's own stored
   columns. Two rows tie only if all they store is equal, so it does not matter which comes first.
 
@@ -47,6 +48,7 @@ from planner.catalog import Catalog, CatalogTable
 from planner.cataloguing import PublicTable, catalog_of
 from planner.domain import Type
 from planner.functions.entry import double
+from planner.grid import GRID_NAME, has_grid_column, stored_ends, stored_unit
 from planner.policy import Policy, unit_route
 from planner.policy_text import nearest
 
@@ -239,9 +241,9 @@ def _write_table(build: _Build, catalog: Catalog, name: str) -> TableReport:
     relation = f"{_found(build, name).relation} r JOIN {pairs} m ON {own} = m.k"
     declared = build.policy.tables[name].columns
     keep = [column for column in columns if declared[column.name].not_null]
-    _count_rows(build, relation, keep)
+    _count_rows(build, table, relation, keep)
     _create(build, table, columns, relation, keep)
-    _check(build, name)
+    _check(build, table)
     _check_bounds(build, table)
     for column in table.columns:
         if column.referenced:
@@ -297,14 +299,22 @@ def _cleaned(build: _Build, table: CatalogTable, name: str) -> Cleaned:
     return cleaned(column, raw, kind, plan)
 
 
-def _count_rows(build: _Build, relation: str, keep: list[Cleaned]) -> None:
-    """Count each unit's rows, and where its block of rows begins in the order of units."""
+def _count_rows(
+    build: _Build, table: CatalogTable, relation: str, keep: list[Cleaned]
+) -> None:
+    """Count each unit's rows, and where its block of rows begins in the table's order.
+
+    Units with more rows than queries count by default come last. So most of a table needs no
+    look at its ranks: the database knows for each block of rows that none is above the limit.
+    """
     kept = " AND ".join(f"({column.value}) IS NOT NULL" for column in keep) or "true"
+    most, few = table.max_rows_per_unit, table.rows_per_unit
     build.connection.execute(
-        "CREATE OR REPLACE TEMP TABLE __starts AS SELECT u, n, pairs, row_key, "
-        "CAST(sum(n) OVER (ORDER BY u) - n AS BIGINT) AS start FROM ("
+        "CREATE OR REPLACE TEMP TABLE __starts AS "
+        "SELECT *, CAST(sum(n) OVER (ORDER BY heavy, u) - n AS BIGINT) AS start FROM ("
+        f"SELECT u, n, pairs, row_key, least(n, {most}) > {few} AS heavy FROM ("
         f"SELECT m.u, count(*) FILTER (WHERE {kept}) AS n, count(*) AS pairs FROM {relation} "
-        f"GROUP BY m.u) JOIN {UNITS} USING (u)"
+        f"GROUP BY m.u) JOIN {UNITS} USING (u))"
     )
 
 
@@ -312,9 +322,9 @@ def _create(
     build: _Build, table: CatalogTable, columns: tuple[Cleaned, ...], relation: str,
     keep: list[Cleaned],
 ) -> None:  # fmt: skip
-    """Write the table sorted by unit and rank, with one sort for both.
+    """Write the table in the order of `_place`, with one sort for order and ranks.
 
-    The place of a row in the whole order minus the place where its unit begins is its rank;
+    The place of a row in the sorted order minus the place where its unit begins is its rank;
     `_check` proves that it came out that way.
     """
     names = [quoted(column.name) for column in columns]
@@ -326,16 +336,47 @@ def _create(
         for column in table.columns if column.referenced
     )  # fmt: skip
     listed = "".join(f", {name}" for name in names)
-    build.connection.execute(
-        f"CREATE TABLE {TARGET}.{quoted(table.name)} AS "
-        f"SELECT __u, __rank{ranks}{listed} FROM ("
-        f"SELECT __u{listed}, CAST(row_number() OVER () - __start AS INTEGER) AS __rank FROM ("
-        f"SELECT __u, __start{listed} FROM ("
-        f"SELECT s.u AS __u, s.start AS __start, s.row_key AS __row_key{values} "
-        f"FROM {relation} JOIN __starts s ON s.u = m.u) WHERE {kept} "
-        f"ORDER BY __u, {row_hash('__row_key', list(zip(names, types, strict=True)))})) "
-        f"WHERE __rank <= {table.max_rows_per_unit}"
+    integers = "".join(
+        f", TRY_CAST(round({quoted(name)} * {double(1 / unit)}) AS BIGINT) AS {_grid_column(name)}"
+        for name, unit in _units_of(table).items()
     )
+    few, most = table.rows_per_unit, table.max_rows_per_unit
+    build.connection.execute(
+        f"CREATE TABLE {TARGET}.{quoted(table.name)} AS WITH ranked AS MATERIALIZED ("
+        f"SELECT __u, __n{listed}, CAST(row_number() OVER () - __start AS INTEGER) AS __rank FROM ("
+        f"SELECT __u, __n, __start{listed} FROM ("
+        f"SELECT s.u AS __u, CAST(least(s.n, {most}) AS INTEGER) AS __n, "
+        f"s.start AS __start, s.heavy AS __heavy, s.row_key AS __row_key{values} "
+        f"FROM {relation} JOIN __starts s ON s.u = m.u) WHERE {kept} ORDER BY __heavy, __u, "
+        f"{row_hash('__row_key', list(zip(names, types, strict=True)))})) "
+        f"SELECT __u, __rank, __n{ranks}{listed}{integers} FROM ("
+        f"SELECT * FROM ranked WHERE __rank <= {min(few, most)} UNION ALL "
+        f"SELECT * FROM ranked WHERE __rank > {few} AND __rank <= {most})"
+    )
+
+
+def _place(table: CatalogTable) -> str:
+    """Print what the rows of a table are sorted by: units with few rows, then the first rows of
+    the others, then their further rows.
+
+    So the database knows for each block of rows but one or two whether a limit of the ranks
+    holds on all of it, and need not look at them.
+    """
+    few = table.rows_per_unit
+    return f"CAST(__n > {few} AS INTEGER) + CAST(__rank > {few} AS INTEGER), __u, __rank"
+
+
+def _units_of(table: CatalogTable) -> dict[str, float]:
+    """Return the columns beside which integers are kept, and the unit of each one's integers."""
+    units = {
+        c.name: stored_unit(c.domain) for c in table.columns
+        if has_grid_column(c.domain) and _is_stored(table, c.name)
+    }
+    return {name: unit for name, unit in units.items() if unit is not None}
+
+
+def _grid_column(column: str) -> str:
+    return quoted(GRID_NAME.format(column))
 
 
 def _type(table: CatalogTable, name: str) -> Type:
@@ -348,48 +389,72 @@ def _key_rank(column: str) -> str:
     return quoted(f"__key_rank_{column}")
 
 
-def _check(build: _Build, name: str) -> None:
-    """Prove the bound that every price rests on: units ascend, each with the ranks 1, 2, 3...
+def _check(build: _Build, table: CatalogTable) -> None:
+    """Prove the bounds that every price rests on.
 
-    The ranks were made by counting rows in sorted order; should a later DuckDB pass rows on in
-    another order, this fails instead of letting a patient have two rows of one rank.
+    Guarantee: each unit's rows have the ranks 1, 2, 3, ..., and each says in `__n` how many they
+    are. So `__rank <= k` holds on at most k rows of a unit, and `__n <= k` either on all rows of
+    a unit, which are at most k, or on none.
+
+    Rows ascend strictly in their order, so no two of a unit have the same rank and `__n`; all of
+    a unit's rows have the same `__n`; their ranks go from 1 to it, and so many they are.
     """
+    stored, columns = f"{TARGET}.{quoted(table.name)}", ("__u", "__rank", "__n")
+    known = " AND ".join(f"{column} IS NOT NULL" for column in columns)
     wrong = build.number(
-        "SELECT count(*) FROM (SELECT __u, __rank, lag(__u) OVER () AS u, lag(__rank) OVER () AS "
-        f"rank FROM {TARGET}.{quoted(name)}) WHERE NOT coalesce(CASE WHEN __u = u THEN "
-        "__rank = rank + 1 ELSE __u > u AND __rank = 1 END, u IS NULL AND __rank = 1)"
+        f"SELECT count(*) FROM (SELECT place, lag(place) OVER () AS before, {known} AS known FROM "
+        f"(SELECT row({_place(table)}) AS place, {', '.join(columns)} FROM {stored})) "
+        "WHERE NOT (known AND (before IS NULL OR place > before))"
+    ) + build.number(
+        f"SELECT count(*) FROM (SELECT 1 FROM {stored} GROUP BY __u HAVING NOT (min(__n) = "
+        "max(__n) AND min(__rank) = 1 AND max(__rank) = max(__n) AND count(*) = max(__n)))"
     )
     if wrong:
         raise SnapshotError(
-            f"The rows of {name} did not come out in the order of their ranks, so the snapshot "
-            "would not bound a patient's rows. This is a fault of Discreet; please report it."
+            f"The rows of {table.name} did not come out in the order of their ranks, so the "
+            "snapshot would not bound a patient's rows. This is a fault of Discreet; please "
+            "report it."
         )
 
 
 def _check_bounds(build: _Build, table: CatalogTable) -> None:
-    """Prove what lets a query read a stored number without clamping it again.
+    """Prove what lets a query add up stored integers without clamping them again.
 
-    Guarantee: every stored number lies within the bounds the planner knows. NaN is above every
-    number in DuckDB, so it fails as well.
+    Guarantee: every stored number lies within the bounds the planner knows, and so does every
+    integer that stands for one; it is the nearest integer, and NULL on the same rows. NaN is
+    above every number in DuckDB, so it fails as well.
     """
-    ends = {
-        c.name: c.domain.interval for c in table.columns
-        if c.domain.is_number and _is_stored(table, c.name)
-    }
-    bounded = {name: pair for name, pair in ends.items() if pair is not None}
-    if not bounded:
-        return
-    tests = ", ".join(
-        f"coalesce(min({quoted(n)}) >= {double(low)} AND max({quoted(n)}) <= {double(high)}, true)"
-        for n, (low, high) in bounded.items()
-    )
-    row = build.connection.execute(f"SELECT {tests} FROM {TARGET}.{quoted(table.name)}").fetchone()
-    wrong = [name for name, holds in zip(bounded, row or (), strict=True) if not holds]
-    if wrong:
-        raise SnapshotError(
-            f"The column {table.name}.{wrong[0]} came out with numbers beyond its bounds. This is "
-            "a fault of Discreet; please report it."
-        )
+    for name, test in _bound_tests(table):
+        row = build.connection.execute(
+            f"SELECT {test} FROM {TARGET}.{quoted(table.name)}"
+        ).fetchone()
+        if row is None or row[0] is not True:
+            raise SnapshotError(
+                f"The column {table.name}.{name} came out with numbers beyond its bounds. This is "
+                "a fault of Discreet; please report it."
+            )
+
+
+def _bound_tests(table: CatalogTable) -> list[tuple[str, str]]:
+    """Return a test over all rows for each bounded column of numbers."""
+    units, found = _units_of(table), []
+    for column in table.columns:
+        bounds = column.domain.interval
+        if bounds is None or not (column.domain.is_number and _is_stored(table, column.name)):
+            continue
+        value, (low, high) = quoted(column.name), bounds
+        within = f"min({value}) >= {double(low)} AND max({value}) <= {double(high)}"
+        parts = [f"coalesce({within}, true)"]
+        ends = stored_ends(column.domain)
+        if column.name in units and ends is not None:
+            kept, unit = _grid_column(column.name), units[column.name]
+            parts += [
+                f"coalesce(min({kept}) >= {ends[0]} AND max({kept}) <= {ends[1]}, true)",
+                f"count(*) FILTER (WHERE ({kept} IS NULL) <> ({value} IS NULL)) = 0",
+                f"coalesce(max(abs({value} * {double(1 / unit)} - {kept})) <= 0.5, true)",
+            ]
+        found.append((column.name, " AND ".join(parts)))
+    return found
 
 
 def _rank_keys(build: _Build, name: str, column: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from models.descent import Network
 from models.encoding import Encoding, Task
-from models.layers import Architecture, Centre, Convolution, Dense, Flatten, Pool
+from models.layers import Architecture, Centre, Convolution, Dense, Flatten, Layer, Pool
 from models.linear import LinearModel
 from models.run import Defaults, Settings
 from models.tensors import TensorNetwork
@@ -30,7 +30,9 @@ def family_of(name: str, encoding: Encoding, settings: Settings) -> Family:
         if encoding.task is Task.REAL:
             raise Refused("model", f"{encoding.label.name} is a number, and logistic regression "
                           "predicts classes", "model='linear'")
-        _no_image(name, encoding)
+        if encoding.image is not None:
+            return Family(name, PIXELS, TensorNetwork(encoding, _of_image(encoding, (
+                Centre(), Pool(2), Flatten(), Dense(encoding.outputs)))))
         return Family(name, _linear(encoding), LinearModel(encoding))
     if name == "linear":
         if encoding.task is not Task.REAL:
@@ -43,14 +45,18 @@ def family_of(name: str, encoding: Encoding, settings: Settings) -> Family:
         layers = (*(Dense(n, "tanh") for n in settings.hidden), Dense(encoding.outputs))
         return Family(name, MLP, TensorNetwork(encoding, Architecture((encoding.width,), layers)))
     if name == "cnn":
-        return Family(name, CNN, TensorNetwork(encoding, _convolutional(encoding)))
+        return Family(name, CNN, TensorNetwork(encoding, _of_image(encoding, (
+            Centre(), Convolution(16, 5, 2, "tanh"), Convolution(32, 3, 2, "tanh"), Pool(2),
+            Flatten(), Dense(encoding.outputs)))))
     raise Refused("model", f"no model {name!r}", ", ".join(NAMES))
 
 
 NAMES = ("cnn", "linear", "logistic", "mlp")
-MLP = Defaults(steps=300, learning_rate=0.02, decay=0.0, batch=1024)
-CNN = Defaults(steps=300, learning_rate=0.005, decay=0.0, batch=1024)
-CLIP_SHARE = 0.6
+MLP = Defaults(steps=300, small_steps=100, learning_rate=0.02, decay=0.0, batch=1024)
+CNN = Defaults(steps=300, small_steps=100, learning_rate=0.005, decay=0.0, batch=1024)
+PIXELS = Defaults(steps=100, small_steps=30, learning_rate=0.03, decay=0.0, always_full=True,
+                  clip=1.0)
+CLIP_SHARE = 0.3
 
 
 def _linear(encoding: Encoding) -> Defaults:
@@ -60,7 +66,7 @@ def _linear(encoding: Encoding) -> Defaults:
     has by its encoding alone, so that residuals below that share pass whole: normalised
     gradients would draw probabilities of a rare class towards zero.
     """
-    return Defaults(steps=100, learning_rate=0.1, decay=0.0, always_full=True,
+    return Defaults(steps=100, small_steps=30, learning_rate=0.1, decay=0.0, always_full=True,
                     clip=CLIP_SHARE * typical_norm(encoding))
 
 
@@ -77,19 +83,15 @@ def typical_norm(encoding: Encoding) -> float:
     return math.sqrt(square)
 
 
-def _convolutional(encoding: Encoding) -> Architecture:
-    """Return a small network for small images: each is centred by itself, then two convolutions."""
+def _of_image(encoding: Encoding, layers: tuple[Layer, ...]) -> Architecture:
+    """Return a network over the view's one image; each image is first centred by itself."""
     image = encoding.image
     if image is None:
         raise Refused("model", "a cnn model needs an image column", "model='mlp'")
     if len(encoding.features) > 1:
-        raise Refused("model", "a cnn model takes the image and no other feature",
+        raise Refused("model", "a model of images takes the image and no other feature",
                       "SELECT image, label FROM ...")
     shape = image.shape if len(image.shape) == 3 else (*image.shape, 1)
-    layers = (
-        Centre(), Convolution(16, 5, 2, "tanh"), Convolution(32, 3, 2, "tanh"), Pool(2),
-        Flatten(), Dense(encoding.outputs),
-    )
     return Architecture(shape, layers)
 
 

@@ -18,6 +18,7 @@ from models.encoding import Encoding, Task
 from planner.refusal import Refused
 
 FULL_BATCH_BELOW = 5_000  # patients; below it a sample has nothing to gain
+SMALL = 2_000
 SHARE_MAX = 0.9
 
 
@@ -64,6 +65,7 @@ class Defaults:
     """What a family uses where the settings say nothing."""
 
     steps: int
+    small_steps: int | None = None  # for tables of fewer than SMALL patients
     learning_rate: float
     decay: float
     always_full: bool = False
@@ -154,7 +156,8 @@ def plan_run(
     """
     if not delta > 0:
         raise Refused("delta", "training needs a delta above zero", "delta=1e-6")
-    steps = settings.steps or defaults.steps
+    fewer = defaults.small_steps if units < SMALL and defaults.small_steps else defaults.steps
+    steps = settings.steps or fewer
     rate = _rate(settings, defaults, units)
     try:
         multiplier = multiplier_for(lambda z: ((rate, z, steps),), epsilon, delta)

@@ -14,6 +14,7 @@ from planner.bounding import BoundedRelease, bound
 from planner.collector import with_domain
 from planner.domain import Type, integer, real
 from planner.expression import Column
+from planner.grid import middle_of
 from planner.pilot import ROWS_PER_OCTAVE, Pilot, ends_of_bin, rows_of_bin
 from planner.relation import Aggregate, Measure, row_scans
 
@@ -267,14 +268,24 @@ def _edge(
 
 
 def _patients(rows: Histogram | None) -> tuple[tuple[float, float], ...]:
-    """Return typical numbers of rows and how many patients have them."""
+    """Return typical numbers of rows and how many patients have them.
+
+    Patients with many rows are few in each bin and carry many rows together: from the top, bins
+    are put together until their sum stands out of its noise, and count as the lowest of them.
+    """
     if rows is None:
         return ()
-    found = []
-    for bin_, count in rows.significant():
+    found: list[tuple[float, float]] = []
+    together, bins = 0.0, 0
+    for bin_, count in sorted(rows.counts, reverse=True):
         most, least = rows_of_bin(bin_), rows_of_bin(bin_ - 1) + 1
-        if most >= 1:
-            found.append(((min(least, most) + most) / 2, count))
+        if together + count <= 0:
+            together, bins = 0.0, 0
+            continue
+        together, bins = together + count, bins + 1
+        if together >= SIGNIFICANT * rows.scale * sqrt(bins) and most >= 1:
+            found.append(((min(least, most) + most) / 2, together))
+            together, bins = 0.0, 0
     return tuple(found)
 
 
@@ -299,7 +310,7 @@ def _clipped(measure: Measure, clip: Ends) -> Measure:
         return measure
     kind = integer if argument.domain.type is Type.INTEGER else real
     domain = kind(clip[0], clip[1], argument.domain.nullable)
-    center = 0.0 if measure.center == 0 else (clip[0] + clip[1]) / 2
+    center = 0.0 if measure.center == 0 else middle_of(clip, argument.domain.type)
     return replace(measure, argument=with_domain(argument, domain), center=center)
 
 

@@ -2,15 +2,16 @@
 
 Guarantee: each statement enforces the bound of its strategy, row by row or unit by unit, whatever
 the rows hold: values are clamped to the grid's bounds after every expression, NULL counts for
-nothing, and a unit's rows or groups beyond the bound are not read into any number. Only a stored
-column whose own bounds are those of the measure is read as it is: the snapshot has clamped it,
-and proved its bounds when it was built (engine/snapshot_build.py).
+nothing, and a unit's rows or groups beyond the bound are not read into any number. Only integers
+that the snapshot holds within the bounds of the measure are read as they are: its build has
+proved their bounds (engine/snapshot_build.py, planner/grid.py). Units with few rows need no sums
+of their own: the build has proved how many rows of a table each unit has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from math import ceil
 
@@ -19,33 +20,30 @@ from planner.bounding import LIMITED, BoundedMeasure, BoundedRelease, Shape, Str
 from planner.domain import Domain, Type
 from planner.emit import GivenValues, Printer, column_name, literal, printer_for
 from planner.expression import Call, Column, Expression
+from planner.functions import make
 from planner.functions.entry import number
+from planner.grid import Grid, Stored, counted_column
 from planner.order import ranks_of
 from planner.relation import (
+    RANK,
+    ROWS_NAME,
     Aggregate,
+    Filter,
+    How,
+    Join,
     Measure,
     Relation,
     Release,
-    protected_scans,
+    Scan,
+    at_most,
+    driver_of,
     unit_of,
+    walk_relations,
 )
 
 SELECTION = -1
 # These give many numbers per group: the statement has one more column, the bin.
 SPREAD_OUT = frozenset({Aggregate.TREE, Aggregate.HISTOGRAM})
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """The integers that stand for values: value = step * integer, low <= integer <= high."""
-
-    step: float
-    low: int
-    high: int
-
-    @property
-    def largest(self) -> int:
-        return max(abs(self.low), abs(self.high))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +108,95 @@ def _print(
     release: Release, strategy: Strategy, measures: list[Measure], grids: list[Grid | None],
     given: GivenValues | None,
 ) -> str:
-    read = [*release.keys, *(e for m in measures for e in _reads(m))]
-    read.extend(e for conditions in strategy.weigh for e in conditions)
     relation = strategy.relation
+    read = [*release.keys, *(e for m, grid in zip(measures, grids, strict=True)
+                             for e in _columns_read(m, grid, relation))]
+    read.extend(e for conditions in strategy.weigh for e in conditions)
     extra: list[Column] = [unit_of(relation)]
     if strategy.shape in (Shape.UNIT_CLIP, Shape.NORM_SCALE):
         extra.extend(_ranks(strategy))
+    light = _light_rows(strategy, measures)
+    if light is not None:
+        extra.append(light.arguments[0])  # type: ignore[arg-type]
     printer = printer_for(relation, read, extra, given)
     if measures[0].aggregate in SPREAD_OUT:
         return _by_bins(printer, release, strategy, measures[0])
-    if strategy.shape is Shape.NORM_SCALE:
-        return _by_scaling(printer, release, strategy, measures, grids)
-    if strategy.shape is not Shape.UNIT_CLIP:
+    if strategy.shape not in (Shape.UNIT_CLIP, Shape.NORM_SCALE):
         return _by_rows(printer, release, strategy, measures, grids)
     if measures[0].aggregate is Aggregate.DISTINCT:
         return _by_values(printer, release, strategy, measures[0])
-    return _by_units(printer, release, strategy, measures, grids)
+    scaled = strategy.shape is Shape.NORM_SCALE
+    each_unit = _by_scaling if scaled else _by_units
+    if light is None:
+        return each_unit(printer, release, strategy, measures, grids)
+    few, many = Filter(relation, (light,)), Filter(relation, (make("not", light),))
+    return _added_up(
+        _by_rows(printer, release, replace(strategy, relation=few), measures, grids),
+        each_unit(printer, release, replace(strategy, relation=many), measures, grids),
+        len(release.keys), len(measures),
+    )
+
+
+def _light_rows(strategy: Strategy, measures: list[Measure]) -> Call | None:
+    """Return the condition on which a unit's rows need no limit, being few enough themselves.
+
+    Guarantee: the snapshot's build proved that `__n` is on each row of a unit the number of its
+    rows in that table. So the condition holds on all rows of a unit or on none; where it holds,
+    the unit has at most k rows in the driving table and at most `factor * k <= rows` rows here.
+    Clipping and scaling would leave each of its parts as it is: `rows` values of magnitude
+    `largest` at most, and at most `rows` rows that weigh. So adding up the rows of such units
+    and the clipped or scaled parts of all others gives the very numbers of the strategy.
+    None where that is not known, or where the relation's rows would be dear to compute twice.
+    """
+    relation, driver = strategy.relation, driver_of(strategy.relation)
+    additive = all(m.aggregate in (Aggregate.COUNT, Aggregate.SUM) for m in measures)
+    each_unit = strategy.shape in (Shape.UNIT_CLIP, Shape.NORM_SCALE) and not strategy.limit_groups
+    if driver is None or not (additive and each_unit) or len(driver.parts) != 1:
+        return None
+    (source, factor), = driver.parts
+    if factor > strategy.rows or not _is_on_every_row(relation, source):
+        return None
+    return at_most(Column(source, ROWS_NAME, RANK.with_null(False)), strategy.rows // factor)
+
+
+def _is_on_every_row(relation: Relation, source: int) -> bool:
+    """Return whether each row of a plain relation is made of a row of that table."""
+    if isinstance(relation, Filter):
+        return _is_on_every_row(relation.input, source)
+    if isinstance(relation, Join):
+        right = relation.how is How.INNER and _is_on_every_row(relation.right, source)
+        plain = all(isinstance(n, Scan | Filter | Join) for n in walk_relations(relation))
+        return plain and (right or _is_on_every_row(relation.left, source))
+    return isinstance(relation, Scan) and relation.source == source
+
+
+def _added_up(light: str, heavy: str, keys: int, measures: int) -> str:
+    """Print the sums of two statements with the same columns, group by group."""
+    names = [f"k{i + 1}" for i in range(keys)]
+    sums = [f"CAST(SUM(m{i + 1}) AS HUGEINT) AS m{i + 1}" for i in range(measures)]
+    return (f"SELECT {', '.join((*names, *sums))} FROM ({light} UNION ALL "
+            f"SELECT * FROM ({heavy})){_group_by(keys)}")
+
+
+def _conditions(measure: Measure, grid: Grid | None) -> tuple[Expression, ...]:
+    """Return the conditions to print: a sum of stored integers passes over NULL by itself."""
+    present, argument = _only_present(measure.conditions), measure.argument
+    if grid is None or grid.stored is None or present is None or not isinstance(argument, Column):
+        return measure.conditions
+    same = (present.source, present.name) == (argument.source, argument.name)
+    return () if same else measure.conditions
+
+
+def _columns_read(
+    measure: Measure, grid: Grid | None, relation: Relation
+) -> tuple[Expression, ...]:
+    """Return the expressions whose columns a measure's aggregate reads."""
+    present = _only_present(measure.conditions)
+    if measure.aggregate is Aggregate.COUNT and present is not None:
+        return (counted_column(present, relation),)
+    if grid is not None and grid.stored is not None:
+        return (grid.stored.column, *_conditions(measure, grid))
+    return _reads(measure)
 
 
 def _reads(measure: Measure) -> tuple[Expression, ...]:
@@ -157,22 +228,22 @@ def _aggregate(
     printer: Printer, measure: Measure, grid: Grid | None, strategy: Strategy
 ) -> str:
     relation = strategy.relation
-    where = _filter(printer, measure.conditions)
+    where = _filter(printer, _conditions(measure, grid))
     argument = measure.argument
     if measure.aggregate is Aggregate.UNITS:
         return f"COUNT(DISTINCT {column_name(unit_of(relation))}){where}"
     if measure.aggregate is Aggregate.COUNT or argument is None:
         present = _only_present(measure.conditions)
-        return f"COUNT(*){where}" if present is None else f"COUNT({printer.scalar(present)})"
+        if present is None:
+            return f"COUNT(*){where}"
+        return f"COUNT({printer.scalar(counted_column(present, relation))})"
     if measure.aggregate is Aggregate.DISTINCT:
         return f"COUNT(DISTINCT {printer.key(argument)}){where}"
     if strategy.shape is Shape.UNBOUNDED or grid is None:
         value = number(printer.scalar(argument), argument)
         return f"SUM({value} - {literal(measure.center)}){where}"
-    if isinstance(argument, Column) and _is_stored_within(argument, relation):
-        present = _only_present(measure.conditions)
-        where = "" if present == argument else where  # SUM passes over NULL by itself
-        return f"SUM({_scaled_value(printer, measure, argument, grid)}){where}"
+    if grid.stored is not None:
+        return _stored_sum(grid.stored, where)
     return f"SUM({_grid_value(printer, measure, argument, grid)}){where}"
 
 
@@ -187,33 +258,22 @@ def _only_present(conditions: tuple[Expression, ...]) -> Column | None:
     return inner.arguments[0] if isinstance(inner.arguments[0], Column) else None
 
 
-def _is_stored_within(column: Column, relation: Relation) -> bool:
-    """Return whether a column is read from the snapshot as it is, within the bounds it has here.
+def _stored_sum(stored: Stored, where: str) -> str:
+    """Print a sum of stored integers; the center is taken off once, for all rows that count.
 
-    Guarantee: true only for a column of a protected table whose stored bounds, which the
-    snapshot's build proved, lie within the bounds that the sensitivity was computed from.
+    Guarantee: both aggregates skip the same rows, those where the integer is NULL, so each other
+    row adds `integer * multiple - center`. A CASE without a match keeps NULL.
     """
-    wanted = column.domain.interval
-    for scan in protected_scans(relation):
-        if scan.source == column.source:
-            stored = next((c.domain for c in scan.columns if c.name == column.name), None)
-            ends = None if stored is None or not stored.is_number else stored.interval
-            return (wanted is not None and ends is not None
-                    and wanted[0] <= ends[0] and ends[1] <= wanted[1])
-    return False
-
-
-def _scaled_value(printer: Printer, measure: Measure, argument: Expression, grid: Grid) -> str:
-    """Print a value that is within its bounds as a grid integer.
-
-    Guarantee: subtraction, multiplication by a power of two and rounding are monotone, so the
-    integer lies between the rounded ends of the bounds. Its magnitude is at most grid.largest,
-    whose rounding is never smaller than the database's (half_away adds a half before the floor).
-    """
-    value = number(printer.scalar(argument), argument)
-    if measure.center:
-        value = f"({value} - {literal(measure.center)})"
-    return f"TRY_CAST(round({value} * {literal(1 / grid.step)}) AS BIGINT)"
+    name, (low, high) = column_name(stored.column), stored.ends
+    clamps = "" if low is None else f" WHEN {name} < {low} THEN {low}"
+    clamps += "" if high is None else f" WHEN {name} > {high} THEN {high}"
+    value = f"CASE{clamps} ELSE {name} END" if clamps else name
+    total = f"SUM({value}){where}"
+    if stored.multiple != 1:
+        total = f"{total} * {stored.multiple}"
+    if stored.center:
+        total = f"{total} - CAST(COUNT({name}){where} AS HUGEINT) * {stored.center}"
+    return total
 
 
 def _filter(printer: Printer, conditions: tuple[Expression, ...]) -> str:

@@ -15,6 +15,7 @@ from planner.collector import (
 from planner.domain import Domain, Type, integer, real
 from planner.expression import Column, Expression
 from planner.functions import make
+from planner.grid import middle_of
 from planner.moments import MOMENTS, bind_moment
 from planner.narrowing import narrowed_interval
 from planner.quantiles import mode_argument, reading_domain, reading_of, tree_argument
@@ -163,7 +164,7 @@ def _sum(
     value, ends = bounded_value(value, conditions, collector, node, name)
     if isinstance(node, exp.Sum):
         return collector.measure(Measure(Aggregate.SUM, value, sorted_conditions(conditions)))
-    middle = (ends[0] + ends[1]) / 2
+    middle = middle_of(ends, value.domain.type)
     total = collector.measure(
         Measure(Aggregate.SUM, value, sorted_conditions(conditions), center=middle)
     )

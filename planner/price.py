@@ -19,7 +19,7 @@ from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.quantile_tree import NODES
 from planner.adaptive import Ends, Histogram, adapt
-from planner.bounded_sql import SELECTION, Grid, Statement, statements
+from planner.bounded_sql import SELECTION, Statement, statements
 from planner.bounding import BoundedMeasure, BoundedRelease, Strategy
 from planner.canonical import (
     Numbering,
@@ -30,13 +30,13 @@ from planner.canonical import (
     relation_text,
 )
 from planner.functions.arithmetic import half_away
+from planner.grid import GRID_MAX, Grid, stored_grid
 from planner.pilot import Pilot, pilot_share
 from planner.refusal import Refused
 from planner.relation import Aggregate
 
 # A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
 STEP_SHARE = 2.0**21
-GRID_MAX = 2**61
 CELLS_MAX = 20_000_000
 NO_PILOTS: Mapping[int, Pilot] = MappingProxyType({})
 
@@ -364,7 +364,10 @@ def _root(square: Fraction) -> float:
 
 
 def _grid(bounded: BoundedMeasure, budget: Terms) -> Grid:
-    """Return the grid of a column: whole numbers for counts, a fine power of two for sums."""
+    """Return the grid of a column: whole numbers for counts, a fine power of two for sums.
+
+    Where the snapshot holds a column's integers, the grid is theirs, or a finer one.
+    """
     measure = bounded.measure
     if measure.aggregate is not Aggregate.SUM or measure.argument is None:
         return Grid(1.0, 0, 1)
@@ -380,6 +383,9 @@ def _grid(bounded: BoundedMeasure, budget: Terms) -> Grid:
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
     step = 2.0 ** floor(log2(scale / STEP_SHARE))
+    stored = stored_grid(measure.argument, bounded.strategy.relation, measure.center, step, scale)
+    if stored is not None:
+        return stored
     low, high = measure.argument.domain.interval or (0.0, 0.0)
     ends = [half_away((end - measure.center) * (1 / step)) for end in (low, high)]
     if not any(ends):
@@ -438,17 +444,21 @@ def _added_up(
 ) -> NoisePlan:
     """List the facts to charge, each noised column once however often it is used.
 
-    A column whose bounds are still to be chosen is charged by what every choice keeps to.
+    A column whose bounds are still to be chosen is charged by what every choice keeps to, and
+    for its own release alone: an equal column elsewhere may be bounded otherwise in the end.
     """
     paid: dict[str, Event | tuple[int, float]] = {}
     tails: set[str] = set()
     for release in releases:
         columns = [*release.measures, *([release.selection] if release.selection else [])]
+        adapts = release.pilot is not None
+        own = f"{release.bounded.release.source}:" if adapts else ""
+        known = frozenset[str]() if adapts else kept
         for column in columns:
-            if column.mechanism is not Mechanism.EXACT and column.key not in kept:
-                paid.setdefault(column.key, _fact(column, release.pilot is not None, terms))
-        if release.selection is not None and release.selection.key not in kept:
-            tails.add(release.selection.key)
+            if column.mechanism is not Mechanism.EXACT and column.key not in known:
+                paid.setdefault(own + column.key, _fact(column, adapts, terms))
+        if release.selection is not None and release.selection.key not in known:
+            tails.add(own + release.selection.key)
     events = [fact for fact in paid.values() if not isinstance(fact, tuple)]
     parts = tuple(fact for fact in paid.values() if isinstance(fact, tuple))
     if parts:

@@ -17,6 +17,7 @@ from planner.expression import Call, Column, Expression, Literal
 UNIT_NAME = "__u"
 GIVEN_NAME = "__given"  # the column that stands for a released number used as a constant
 RANK_NAME = "__rank"
+ROWS_NAME = "__n"  # how many rows the unit has in this table, on each of them
 RANK = Domain(Type.INTEGER, nullable=True)
 
 
@@ -653,10 +654,11 @@ def _limited_above(window: Window, driver: Driver, rows: int) -> Relation:
     conditions: list[Expression] = []
     for source, _ in driver.parts:
         if source in scans and rows < rows_max_of_scan(scans[source]):
-            conditions.append(_at_most(Column(source, RANK_NAME, RANK), rows))
+            conditions.append(at_most(Column(source, RANK_NAME, RANK), rows))
     return Filter(window, tuple(conditions)) if conditions else window
 
 
-def _at_most(column: Column, rows: int) -> Expression:
+def at_most(column: Column, rows: int) -> Call:
+    """Return the condition that a number which is never NULL is at most `rows`."""
     limit = Literal(rows, Domain(Type.INTEGER, False, rows, rows))
     return Call("le", (column, limit), Domain(Type.BOOLEAN, nullable=False))

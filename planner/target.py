@@ -249,14 +249,14 @@ def _fixed(
             return Aim(target, cap, price(bounded, cap, delta, order), 0, None)
         widths = _widths(bound, plan, target) or [0.0]
         widest = max(widths)
-        close = widest >= wanted * 0.995 or turn >= 12
+        close = widest >= wanted * 0.995 or turn >= 12 or epsilon <= cap / 2**10
         if widest <= wanted and close:
             break
         factor = Fraction(widest / wanted) if widest > 0 else Fraction(1, 2)
         factor = min(max(factor, Fraction(1, 1024)), Fraction(1024))
         if turn >= 12:  # whole steps of a count: approach from the safe side
             factor = max(factor, Fraction(101, 100))
-        epsilon = Fraction(round_up(epsilon * factor, _DIGITS))
+        epsilon = max(Fraction(round_up(epsilon * factor, _DIGITS)), cap / 2**10)
         if epsilon > 10**6:
             return Aim(target, cap, price(bounded, cap, delta, order), 0, None)
     if epsilon > cap:

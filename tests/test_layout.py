@@ -146,6 +146,14 @@ def test_engine_is_quick_to_import() -> None:
     assert found.stdout.split() == []
 
 
+def test_the_ledgers_database_loads_with_the_first_ledger() -> None:
+    code = "import sys; from engine import Engine; print('sqlalchemy' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["False"]
+
+
 def test_all_of_engine_is_what_it_exports() -> None:
     import engine
 

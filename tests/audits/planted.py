@@ -99,10 +99,9 @@ PLANTED = (
             "low, high = 2 * rows * min(grid.low, 0), 2 * rows * max(grid.high, 0)",
             (NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted", REPLAY), "sums or "
             "nothing"),
-    Planted("clipped before the expression, not after it", "planner/bounded_sql.py",
-            "            return (wanted is not None and ends is not None\n"
-            "                    and wanted[0] <= ends[0] and ends[1] <= wanted[1])\n",
-            "            return wanted is not None and ends is not None\n",
+    Planted("stored integers are never clamped to narrower bounds", "planner/grid.py",
+            "ends = None if low <= proven[0] else low, None if proven[1] <= high else high",
+            "ends = None, None",
             (STORED + "test_whatever_was_computed_or_narrowed_is_clamped_twice",)),
     Planted("a join of different patients' rows", "planner/emit.py",
             "        if join.tie:\n", "        if join.tie and False:\n",
@@ -120,9 +119,8 @@ PLANTED = (
             ("tests/engine/test_review_findings.py::"
              "test_a_repeated_key_does_not_multiply_a_patients_rows",)),
     Planted("COUNT counts NULL", "planner/bounded_sql.py",
-            'return f"COUNT(*){where}" if present is None else '
-            'f"COUNT({printer.scalar(present)})"',
-            'return f"COUNT(*){where}" if present is None else "COUNT(*)"',
+            'return f"COUNT({printer.scalar(counted_column(present, relation))})"',
+            'return "COUNT(*)"',
             ("tests/engine/test_oracle.py::test_a_case_equals_plain_duckdb",), "counts"),
     # ---- the governed copy
     Planted("NaN through the snapshot", "engine/snapshot_sql.py",
@@ -134,7 +132,8 @@ PLANTED = (
             "return value",
             (SNAPSHOT + "test_every_value_is_cleaned_without_failing",)),
     Planted("no ceiling on a patient's rows", "engine/snapshot_build.py",
-            'f"WHERE __rank <= {table.max_rows_per_unit}"', 'f"WHERE __rank <= 2000000000"',
+            "few, most = table.rows_per_unit, table.max_rows_per_unit\n    build",
+            "few, most = table.rows_per_unit, 2000000000\n    build",
             (SNAPSHOT + "test_not_null_drops_before_ranks_and_the_ceiling_after",)),
     Planted("which rows count depends on other patients", "engine/snapshot_build.py",
             "s.row_key AS __row_key", "CAST(s.u AS VARCHAR) AS __row_key",
@@ -230,12 +229,12 @@ PLANTED = (
             "squared = 1 / (4 * round_down_dyadic(allowed, 256))",
             (CALIBRATION + "test_multiplier_meets_its_delta_and_is_the_smallest",)),
     Planted("Gaussian noise that nobody pays for", "planner/price.py",
-            "if column.mechanism is not Mechanism.EXACT and column.key not in kept:",
-            "if column.mechanism is Mechanism.LAPLACE and column.key not in kept:",
+            "if column.mechanism is not Mechanism.EXACT and column.key not in known:",
+            "if column.mechanism is Mechanism.LAPLACE and column.key not in known:",
             ("tests/engine/test_cases.py::test_every_noised_column_is_paid_for",)),
     Planted("a choice of keys that nobody pays for", "planner/price.py",
-            "        if release.selection is not None and release.selection.key not in kept:\n",
-            "        if release.selection is not None and release.selection.key in kept:\n",
+            "        if release.selection is not None and release.selection.key not in known:\n",
+            "        if release.selection is not None and release.selection.key in known:\n",
             ("tests/engine/test_cases.py::test_every_noised_column_is_paid_for",)),
     # ---- the ledger
     Planted("the charge after the answer", "engine/api.py",

@@ -10,9 +10,11 @@ import duckdb
 import pytest
 
 from engine import Engine, Refused
+from engine.api import Settings
 from mechanisms.loss import PrivacyLoss
 from planner.adaptive import Histogram
 from planner.pilot import Bounds
+from planner.price import remaining
 from tests.engine.replay import replayed, violations
 
 PEOPLE = 4_000
@@ -149,3 +151,18 @@ def _dense(column: object, vector: dict[tuple[object, ...], int]) -> list[int]:
 def test_a_bin_counts_only_where_it_stands_out_of_the_noise() -> None:
     seen = Histogram(((1, 100.0), (2, 29.0), (3, -50.0), (4, 30.0)), 10.0)
     assert seen.significant() == ((1, 100.0), (4, 30.0))
+
+
+def test_equal_sums_that_adapt_apart_are_both_paid(clinics: dict[str, Engine]) -> None:
+    """Beside a count a sum may keep other rows of a patient than alone: that is another answer."""
+    sql = ("SELECT a.s, b.s, b.n FROM (SELECT SUM(cost) AS s FROM visits) AS a, "
+           "(SELECT SUM(cost) AS s, COUNT(*) AS n FROM visits) AS b")
+    settings = Settings(0.5, None, None, bounds=Bounds.AUTO)
+    engine = clinics["base"]
+    _, plan = engine._plan(sql, settings, engine._data)
+    adapting = [column for r in plan.releases if r.pilot for column in r.measures]
+    pilots = {c.key for r in plan.releases if not r.pilot for c in r.measures}
+    assert len(adapting) == 3
+    assert len(plan.events) == len(adapting) + len(pilots)
+    # A kept answer under the declared bounds pays for none of them.
+    assert remaining(plan, frozenset(c.key for c in adapting)).loss == plan.loss

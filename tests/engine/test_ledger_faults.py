@@ -388,6 +388,17 @@ def test_a_damaged_row_decides_nothing(full: Path) -> None:
             ledger.spent()
 
 
+@pytest.mark.parametrize("column", COLUMNS[1:])
+def test_a_row_damaged_after_it_was_written_here_decides_nothing(full: Path, column: str) -> None:
+    """The ledger does not hash its own last row again, but compares it with what it wrote."""
+    with Ledger.open(full, EPSILON, DELTA) as ledger:
+        charge(ledger)
+        assert charge(ledger).seq == 11
+        edit(full, f"UPDATE discreet_charges SET {column} = {column} || '0' WHERE seq = 11")
+        with pytest.raises(LedgerError, match="charge 11"):
+            charge(ledger)
+
+
 @pytest.mark.parametrize(
     "change", ["epsilon_total = '1.0'", "filter_json = '{}'", "genesis = ''", "format = 2"]
 )

@@ -138,7 +138,7 @@ def many(people: str, count: int) -> Tables:
 
 def kept(unit: Sequence[list[tuple[Any, ...]]]) -> list[int]:
     """Return the numbers of the visits that a unit keeps, in the order of their ranks."""
-    return [row[2] for row in unit[2]]
+    return [row[3] for row in unit[2]]
 
 
 def test_the_secret_fixes_the_ranks_and_another_secret_gives_others() -> None:

@@ -85,7 +85,7 @@ def column(table: str, name: str, text: str = CLINIC) -> CatalogColumn:
         ("patients", "age", Domain(Type.INTEGER, True, 0, 120)),
         ("patients", "region", Domain(Type.TEXT, values=("elsewhere", "north", "south"))),
         ("patients", "area", Domain(Type.INTEGER, True, 1, 9)),
-        ("patients", "scan", Domain(Type.IMAGE)),
+        ("patients", "scan", Domain(Type.IMAGE, shape=(28, 28))),
         ("visits", "day", Domain(Type.DATE, True, date(2015, 1, 1), date(2026, 12, 31))),
         ("visits", "note", Domain(Type.TEXT)),
         ("labs", "value", Domain(Type.REAL, False, 0.0, 500.0)),

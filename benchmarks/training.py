@@ -1,0 +1,187 @@
+"""How much does privacy cost a model? AUC on test rows that no training sees, against peers.
+
+    python -m benchmarks.training [--seeds 10] [--only NAME ...] [--json]
+
+Every run goes the whole road: a governed snapshot, a charge in a real ledger, noise from the
+operating system's entropy. `ceilings` are models without privacy on the same rows. Peers run on
+breast cancer alone: diffprivlib's logistic regression, and tensorflow-privacy's DPModel, whose
+epsilon is claimed for shuffled batches as if they had been drawn, and is not provable.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import give_out, machine, parser, target
+from benchmarks.training_studies import Study, breast_cancer, diabetes, pneumonia, support
+from engine import Engine
+
+STUDIES: dict[str, tuple[Callable[[Path], Iterator[Study]], tuple[str, ...], tuple[float, ...]]] = {
+    "breast cancer": (breast_cancer, ("logistic", "mlp"), (1.0, 3.0)),
+    "support2": (support, ("logistic", "mlp"), (1.0, 3.0)),
+    "diabetes130": (diabetes, ("logistic", "mlp"), (1.0, 3.0)),
+    "pneumonia28": (pneumonia, ("logistic", "cnn"), (0.52, 3.0)),
+}
+# study, model, epsilon -> least AUC
+TARGETS = {
+    ("breast cancer", "logistic", 1.0): 0.989, ("breast cancer", "mlp", 1.0): 0.989,
+    ("support2", "logistic", 1.0): 0.747, ("support2", "logistic", 3.0): 0.757,
+    ("support2", "mlp", 1.0): 0.743, ("support2", "mlp", 3.0): 0.753,
+    ("diabetes130", "logistic", 1.0): 0.636, ("diabetes130", "logistic", 3.0): 0.646,
+    ("diabetes130", "mlp", 1.0): 0.639, ("diabetes130", "mlp", 3.0): 0.649,
+    ("pneumonia28", "logistic", 0.52): 0.90, ("pneumonia28", "cnn", 3.0): 0.92,
+}  # fmt: skip
+
+
+def auc(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Return the area under the ROC curve."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(truth, scores))
+
+
+def measured(study: Study, model: str, epsilon: float, seeds: int) -> list[float]:
+    """Train and test `seeds` times, each with noise of its own."""
+    found = []
+    with Engine.open(study.policy) as engine:
+        for _ in range(seeds):
+            made = engine.train(study.view, label=study.label, model=model, epsilon=epsilon,
+                                delta=study.delta, holdout=0.0, **study.options)
+            found.append(auc(study.truth, made.predict(study.test)))
+    return found
+
+
+def measure(name: str, seeds: int, folder: Path) -> list[dict[str, Any]]:
+    """Measure one study; breast cancer has a split for each seed."""
+    make, models, epsilons = STUDIES[name]
+    studies = list(make(folder))
+    if not studies:
+        return [{"study": name, "skipped": "its tables are not beside the project"}]
+    if len(studies) > 1:
+        studies = studies[:seeds]
+    rows = []
+    for model in models:
+        ceilings = [s.ceilings[model] for s in studies if model in s.ceilings]
+        for epsilon in epsilons:
+            found = [auc_ for study in studies
+                     for auc_ in measured(study, model, epsilon, max(1, seeds // len(studies)))]
+            rows.append(_row(name, model, epsilon, found,
+                             float(np.mean(ceilings)) if ceilings else None))
+    if name == "breast cancer":
+        rows += [_row(name, peer.__name__.replace("_", " "), 1.0, [peer(s) for s in studies], None)
+                 for peer in (diffprivlib_logistic, tensorflow_privacy_claimed)]
+    return rows
+
+
+def _row(name: str, model: str, epsilon: float, found: list[float], ceiling: float | None
+         ) -> dict[str, Any]:
+    spread = float(np.std(found, ddof=1)) if len(found) > 1 else math.nan
+    return {
+        "study": name, "model": model, "epsilon": epsilon, "runs": len(found),
+        "auc": round(float(np.mean(found)), 4), "sd": round(spread, 4),
+        "interval": round(1.96 * spread / math.sqrt(len(found)), 4), "least": round(min(found), 4),
+        "without_privacy": None if ceiling is None else round(ceiling, 4),
+    }
+
+
+# ---- peers -------------------------------------------------------------------------------------
+
+
+def _arrays(study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a study's training rows, their labels and its test rows, scaled to [0, 1]."""
+    import duckdb
+
+    from planner.policy import read_policy
+
+    policy = read_policy(study.policy)
+    declared = policy.tables["tumours"].columns
+    names = [name for name in declared if name not in ("patient", "benign")]
+    with duckdb.connect(str(policy.database_path()), read_only=True) as connection:
+        rows = np.array(connection.execute(
+            f"SELECT {', '.join(names)}, benign FROM tumours").fetchall(), dtype=float)
+    low = np.array([float(declared[n].low) for n in names])  # type: ignore[arg-type]
+    high = np.array([float(declared[n].high) for n in names])  # type: ignore[arg-type]
+    test = np.array([study.test[n] for n in names]).T
+    return (rows[:, :-1] - low) / (high - low), rows[:, -1], (test - low) / (high - low)
+
+
+def diffprivlib_logistic(study: Study) -> float:
+    """Pure epsilon 1, by its documented use: a data norm from the public bounds."""
+    import warnings
+
+    from diffprivlib.models import LogisticRegression
+
+    inputs, targets, test = _arrays(study)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = LogisticRegression(epsilon=1.0, data_norm=math.sqrt(inputs.shape[1])).fit(
+            inputs, targets)
+    return auc(study.truth, model.predict_proba(test)[:, 1])
+
+
+def tensorflow_privacy_claimed(study: Study) -> float:
+    """DPModel, 64-64, batches of 64 shuffled, 20 epochs: epsilon 1 is claimed, 3 provable."""
+    from models.tensors import tensorflow
+
+    tf = tensorflow()
+    from tensorflow_privacy.privacy.fast_gradient_clipping import layer_registry
+    from tensorflow_privacy.privacy.keras_models.dp_keras_model import DPModel
+
+    inputs, targets, test = (x.astype(np.float32) for x in _arrays(study))
+    layers = tf.keras.layers
+    given = tf.keras.Input(inputs.shape[1:])
+    out = layers.Dense(1)(layers.Dense(64, "tanh")(layers.Dense(64, "tanh")(given)))
+    model = DPModel(
+        l2_norm_clip=1.0, noise_multiplier=6.31, inputs=given, outputs=out, use_xla=False,
+        layer_registry=layer_registry.make_default_layer_registry(),
+    )
+    loss = tf.keras.losses.BinaryCrossentropy(
+        from_logits=True, reduction=tf.keras.losses.Reduction.NONE)
+    model.compile(optimizer=tf.keras.optimizers.legacy.Adam(0.01), loss=loss)
+    whole = len(inputs) // 64 * 64  # it divides the last, smaller batch by the wrong number
+    model.fit(inputs[:whole], targets[:whole, None], batch_size=64, epochs=20, verbose=0)
+    return auc(study.truth, model.predict(test, verbose=0)[:, 0])
+
+
+def main() -> None:
+    """Measure, and print a table or JSON."""
+    made = parser(__doc__)
+    made.add_argument("--seeds", type=int, default=10)
+    made.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES))
+    asked = made.parse_args()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in asked.only:
+            rows += measure(name, asked.seeds, Path(folder))
+    found = {(r["study"], r["model"], r["epsilon"]): r["auc"] for r in rows if "auc" in r}
+    document = {
+        "benchmark": "training", "machine": machine("tensorflow", "tensorflow-privacy",
+                                                    "diffprivlib", "dp-accounting"),
+        "rows": rows,
+        "targets": [
+            target(f"AUC of {model} on {study} at epsilon {epsilon:g}", found[key], least,
+                   at_least=True)
+            for key, least in TARGETS.items() if key in found
+            for study, model, epsilon in [key]
+        ],
+    }
+    lines = [f"{'study':14} {'model':28} {'epsilon':>7} {'runs':>4} {'AUC':>7} {'+-':>7} "
+             f"{'least':>7} {'without privacy':>16}"]
+    for r in rows:
+        if "skipped" in r:
+            lines.append(f"{r['study']:14} skipped: {r['skipped']}")
+            continue
+        ceiling = "" if r["without_privacy"] is None else f"{r['without_privacy']:.4f}"
+        lines.append(f"{r['study']:14} {r['model']:28} {r['epsilon']:7g} {r['runs']:4} "
+                     f"{r['auc']:7.4f} {r['interval']:7.4f} {r['least']:7.4f} {ceiling:>16}")
+    give_out(document, asked, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
