@@ -19,7 +19,7 @@ help:
 	@echo "make demo    answer private questions over a synthetic clinic"
 	@echo "make test    lint, then every test but the long audits"
 	@echo "make lint    ruff, mypy --strict and the rules about imports"
-	@echo "make audit   the long statistical audits"
+	@echo "make audit   the long audits, and a table of planted bugs: none may survive"
 	@echo "make bench   every benchmark, results as JSON in benchmarks/results"
 	@echo "make docs    the documentation as a web site, in site/"
 	@echo "make clean   remove .venv, caches and everything built"
@@ -32,6 +32,7 @@ test: lint
 
 audit: $(VENV)/dev
 	@$(BIN)/python -m pytest -m audit
+	@$(BIN)/python -m tests.audits.planted
 
 lint: ruff types imports
 
@@ -46,13 +47,15 @@ imports: $(VENV)/dev
 
 bench: $(VENV)/dev
 	@mkdir -p benchmarks/results
-	@for file in benchmarks/[a-z]*.py; do \
-	    name=$$(basename "$$file" .py); \
+	@for file in benchmarks/[a-z]*.py benchmarks/[a-z]*/__main__.py; do \
+	    name=$${file#benchmarks/}; name=$${name%.py}; name=$${name%/__main__}; \
 	    grep -q __main__ "$$file" || continue; \
 	    echo "benchmarks/$$name"; \
 	    $(BIN)/python -m "benchmarks.$$name" --json > "$(VENV)/bench.json"; \
 	    mv "$(VENV)/bench.json" "benchmarks/results/$$name.json"; \
 	done
+	@$(BIN)/python -m benchmarks.attacks.picture benchmarks/results/attacks.json \
+	    docs/reconstruction.svg
 
 docs: $(VENV)/dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file $(DOCS)

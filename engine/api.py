@@ -42,6 +42,7 @@ from engine.releases import (
 )
 from engine.result import Result
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
+from engine.timing import check_slot, whole_slots
 from mechanisms.event import to_json
 from mechanisms.filter import Filter
 from mechanisms.loss import PrivacyLoss
@@ -107,7 +108,7 @@ class Engine:
 
     def __init__(
         self, policy: Policy, snapshot: Snapshot, ledger: Ledger | None, analyst: str | None,
-        randomness: Randomness, secret: bytes,
+        randomness: Randomness, secret: bytes, time_slot: float | None = None,
     ) -> None:
         self._policy = policy
         self._ledger = ledger
@@ -115,6 +116,7 @@ class Engine:
         self._analyst = analyst
         self._randomness = randomness
         self._secret = secret
+        self._time_slot = check_slot(time_slot)
         self._desk = open_desk()
         budget = policy.budget
         self._filter = ledger.filter if ledger is not None else Filter.for_budget(
@@ -125,12 +127,14 @@ class Engine:
     @classmethod
     def open(
         cls, policy: str | Path, *, analyst: str | None = None, progress: Progress | None = None,
-        insecure_testing: bool = False, seed: int | None = None,
+        insecure_testing: bool = False, seed: int | None = None, time_slot: float | None = None,
     ) -> Engine:
         """Open a policy file: build the governed snapshot if it is not there, open the ledger.
 
         `insecure_testing` answers without charging, so that tests can look behind the noise; its
-        results say NOT PRIVATE. `seed` fixes its noise and its choice of rows.
+        results say NOT PRIVATE. `seed` fixes its noise and its choice of rows. With `time_slot`
+        every question takes a whole number of slots of so many seconds, so that the time of an
+        answer tells less of the rows (engine/timing.py).
         Raises PolicyError, SnapshotError or LedgerError with what to mend.
         """
         declared = read_policy(policy)
@@ -142,7 +146,7 @@ class Engine:
             snapshot = ensure(declared, secret=secret, directory=_directory(declared),
                               insecure=True, progress=progress)
             source = Randomness.secure() if seed is None else Randomness.seeded(seed)
-            return cls(declared, snapshot, None, analyst, source, secret)
+            return cls(declared, snapshot, None, analyst, source, secret, time_slot)
         # The lazy door to SQLAlchemy: it takes as long to load as all else together.
         from engine.ledger import Ledger
 
@@ -153,7 +157,7 @@ class Engine:
         secret = load_secret(_directory(declared) / f"{_stem(declared)}.secret")
         snapshot = ensure(declared, secret=secret, directory=_directory(declared),
                           progress=progress)
-        return cls(declared, snapshot, ledger, analyst, Randomness.secure(), secret)
+        return cls(declared, snapshot, ledger, analyst, Randomness.secure(), secret, time_slot)
 
     # ---- questions ------------------------------------------------------------------------
 
@@ -179,11 +183,18 @@ class Engine:
         TargetMissed, which is charged. It uses the declared bounds.
         Raises Refused or OverBudget, and then nothing is charged.
         """
-        who = self._who(analyst)
-        data = self._data  # one version of everything, whatever refresh() does meanwhile
         settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
                             error_for)
-        if noiseless or _is_infinite(epsilon):
+        with whole_slots(self._time_slot):
+            return self._query(sql, settings, analyst, strict, noiseless)
+
+    def _query(
+        self, sql: str, settings: Settings, analyst: str | None, strict: bool, noiseless: bool
+    ) -> Result:
+        """The roads of a question: exact, within a target, for testing, or paid."""
+        who = self._who(analyst)
+        data = self._data  # one version of everything, whatever refresh() does meanwhile
+        if noiseless or _is_infinite(settings.epsilon):
             return self._look_behind(sql, settings, data)
         bound, plan, aim = self._aimed(sql, settings, data)
         if aim is not None and aim.levels:

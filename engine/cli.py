@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -408,7 +409,64 @@ def refresh(policy: PolicyOption = None) -> None:
         _say(f"data version {version}\n{engine.report}")
 
 
+@app.command()
+def audit(
+    policy: PolicyOption = None,
+    file: Annotated[Path | None, typer.Option(
+        "--file", "-f", metavar="FILE", show_default=False,
+        help="Questions to replay, each ended by ; at the end of a line.",
+    )] = None,
+    form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.TEXT,
+    html: Annotated[Path | None, typer.Option(
+        metavar="FILE.html", show_default=False, help="Write a page with pictures too.",
+    )] = None,
+    neighbours: Annotated[int, typer.Option(
+        metavar="N", help="How many patients to leave out, one by one.",
+    )] = 5,
+    draws: Annotated[int, typer.Option(
+        metavar="N", help="How often to draw each noise.",
+    )] = 200_000,
+) -> None:
+    """Attack your own policy and database, for the data steward.
+
+    Looks for bounds that do not fit, rows that lead to no patient and columns that name people;
+    replays questions without single patients; measures the noise; verifies the ledger; and lets
+    an attacker loose on synthetic patients under your budget. It spends nothing. Its findings
+    come from rows without noise: they are not for analysts.
+
+    \b
+    discreet audit -p clinic.yaml
+    discreet audit -p clinic.yaml -f questions.sql --html audit.html
+    """
+    from engine.audit import Settings
+    from engine.audit import audit as audited
+    from engine.audit_findings import Level
+    from engine.audit_report import as_html, as_json, as_text
+    from engine.progress import progress_bar
+
+    _check_targets(html, None)
+    questions = [] if file is None else _questions(_statement(None, file))
+    try:
+        settings = Settings(neighbours=neighbours, draws=draws)
+    except ValueError as error:
+        raise WrongUse(str(error)) from None
+    with progress_bar("auditing") as progress:
+        found = audited(_find_policy(policy), questions, settings, progress)
+    if html is not None:
+        _write(html, as_html(found))
+    _say(as_json(found) if form is ShortFormat.JSON else as_text(found))
+    if found.worst is Level.BROKEN:
+        raise typer.Exit(BAD_DATA)
+
+
 # ---- input --------------------------------------------------------------------------------
+
+
+def _questions(text: str) -> list[str]:
+    """Split a file into its questions, at each ; that ends a line."""
+    parts = re.split(r";[ \t]*(?:\n|$)", text)
+    return [part.strip() for part in parts if part.strip()]
+
 
 
 def _find_policy(named: Path | None) -> Path:

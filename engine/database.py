@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +137,26 @@ def open_governed(
     than `memory` fails. Connections of one process to one snapshot share the first one's limits.
     """
     return guarded(lambda: _locked(_connect(str(path), read_only=True), memory, threads, seconds))
+
+
+def open_without(
+    path: Path, tables: Iterable[tuple[str, bool]], unit: int, memory: str = "4GB",
+) -> Connection:
+    """Open a snapshot as it looks without one patient: views over the same file, locked down.
+
+    `tables` are all of its tables, each with whether its rows belong to patients. For audits.
+    """
+
+    def work() -> Connection:
+        connection = _connect(":memory:")
+        connection.execute(f"ATTACH {literal(str(path))} AS seen (READ_ONLY)")
+        for name, is_protected in tables:
+            where = f" WHERE __u <> {int(unit)}" if is_protected else ""
+            connection.execute(f"CREATE VIEW {quoted(name)} AS SELECT * FROM "
+                               f"seen.{quoted(name)}{where}")
+        return _locked(connection, memory, 1, None)
+
+    return guarded(work)
 
 
 def open_memory(memory: str = "1GB", threads: int = 1, seconds: float | None = None) -> Connection:

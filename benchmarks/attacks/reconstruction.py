@@ -13,10 +13,10 @@ import numpy as np
 
 from benchmarks.attacks.curators import Curator, Kind, accuracy, curator, one_table
 from engine.audit_decoding import least_squares, linear_program
+from engine.audit_reconstruction import PRIME, condition, subset_of
 
 PATIENTS, QUESTIONS = 256, 1_024
 BATCH = 32  # counts in one question; their number changes how long it takes and nothing else
-PRIME = 8_191
 DECLARED = one_table("code: {integer: [0, 255], not_null: true}\nsick: boolean")
 
 
@@ -24,16 +24,6 @@ def people(rng: np.random.Generator, patients: int = PATIENTS) -> dict[str, Any]
     """Return patients with a number that tells them apart and a bit that is nobody's business."""
     return {"id": np.arange(patients) + 1_000, "code": rng.permutation(patients),
             "sick": rng.integers(0, 2, patients).astype(bool)}
-
-
-def subset_of(codes: Any, factor: int, shift: int) -> Any:
-    """Return which patients a condition selects: the attacker's own copy of it."""
-    return ((codes * factor + shift) % PRIME) % 2
-
-
-def condition(factor: int, shift: int) -> str:
-    """Return the same as SQL: no patient is named in it."""
-    return f"((code * {factor} + {shift}) % {PRIME}) % 2 = 1"
 
 
 def ask_all(

@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 COPIED = ("engine", "models", "planner", "mechanisms", "tests", "benchmarks")
 AT_ONCE = max(1, min(2, os.cpu_count() or 1))
-SECONDS_MAX = 240
+SECONDS_MAX = 600
 FAILED = 1  # pytest's exit code for tests that ran and failed
 
 NEIGHBOURS = "tests/engine/test_neighbours.py::"
@@ -93,7 +93,8 @@ PLANTED = (
             'f"<= {count})")', 'f"<= {count + 1})")',
             (REPLAY,), "distinct or quantiles or keys"),
     Planted("scaling that forgets the patient's total", "planner/bounded_sql.py",
-            'return f"({part} * {rows}) // total"', 'return f"{part}"', (REPLAY,)),
+            'return f"({part} * {rows}) // total"', 'return f"{part}"',
+            (REPLAY,), "averages or spreads"),
     Planted("a clip that lets twice as much through", "planner/bounded_sql.py",
             "low, high = rows * min(grid.low, 0), rows * max(grid.high, 0)",
             "low, high = 2 * rows * min(grid.low, 0), 2 * rows * max(grid.high, 0)",
@@ -227,10 +228,14 @@ PLANTED = (
             "squared = 1 / (2 * round_down_dyadic(allowed, 256))",
             "squared = 1 / (4 * round_down_dyadic(allowed, 256))",
             (CALIBRATION + "test_multiplier_meets_its_delta_and_is_the_smallest",)),
-    Planted("Gaussian columns are paid for never", "planner/price.py",
+    Planted("Gaussian noise that nobody pays for", "planner/price.py",
             "if column.mechanism is not Mechanism.EXACT and column.key not in known:",
             "if column.mechanism is Mechanism.LAPLACE and column.key not in known:",
-            (KEPT + "test_every_kind_of_noise_is_paid_for",)),
+            ("tests/engine/test_cases.py::test_every_noised_column_is_paid_for",)),
+    Planted("a choice of keys that nobody pays for", "planner/price.py",
+            "        if release.selection is not None and release.selection.key not in known:\n",
+            "        if release.selection is not None and release.selection.key in known:\n",
+            ("tests/engine/test_cases.py::test_every_noised_column_is_paid_for",)),
     Planted("equal sums that adapt apart are paid once", "planner/price.py",
             'own = f"{release.bounded.release.source}:" if adapts else ""', 'own = ""',
             ("tests/engine/test_adaptive.py::"
@@ -308,7 +313,11 @@ PLANTED = (
     Planted("kept answers by the order of the text", "planner/canonical.py",
             "where[{';'.join(sorted(set(conditions)))}]", "where[{';'.join(conditions)}]",
             (KEPT + "test_another_spelling_costs_nothing_and_gives_the_same_answer",)),
-    Planted("kept answers of other data", "engine/api.py",
+    Planted("kept answers by the order of operands", "planner/canonical.py",
+            "    if FUNCTIONS[call.function].commutes:\n",
+            "    if FUNCTIONS[call.function].commutes and False:\n",
+            (KEPT + "test_another_spelling_costs_nothing_and_gives_the_same_answer",)),
+    Planted("answers not kept", "engine/api.py",
             "keep(bound, plan, known, released, kept, data.public, receipt.seq)\n            table",
             "table",
             (KEPT + "test_averaging_is_impossible_for_one_many_or_later",)),
@@ -370,7 +379,7 @@ def copied(folder: Path) -> Path:
 def run_tests(root: Path, tests: Iterable[str], words: str = "") -> tuple[int, str]:
     """Run tests on a copy; return pytest's exit code and its last lines."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line", "-m", "",
-               *tests, *(["-k", words] if words else [])]
+               "--basetemp", str(root.parent / "tests"), *tests, *(["-k", words] if words else [])]
     where = dict(os.environ, PYTHONPATH=str(root), PYTHONDONTWRITEBYTECODE="1",
                  OMP_NUM_THREADS="1", CI="1")
     try:

@@ -16,13 +16,14 @@ import pytest
 
 from engine import Engine
 from engine.api import Settings
+from engine.audit_epsilon import epsilon_below, proportion_bounds
 from engine.execution import Exact
 from engine.release import add_noise, choose_keys
 from mechanisms.randomness import Randomness
 from planner.bounded_sql import SELECTION
 from planner.pilot import Bounds
 from planner.price import Mechanism
-from tests.audits.audit import Samples, chi_square_p, epsilon_below, laplace_law, proportion_bounds
+from tests.audits.audit import Samples, chi_square_p, laplace_law
 from tests.engine.replay import Run, replayed
 
 FAST, LONG = 200_000, 2_000_000
@@ -77,7 +78,7 @@ def test_nobody_proves_more_than_was_charged(
     assert charged == pytest.approx(0.5)
     assert proven <= charged
     if tight:  # an audit that finds nothing proves nothing
-        assert proven >= 0.8 * charged
+        assert proven >= 0.9 * charged
 
 
 @pytest.mark.audit

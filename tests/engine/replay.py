@@ -7,31 +7,24 @@ of every measure with the sensitivity that the plan states: no noise, no toleran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
 from engine import Engine
 from engine.api import Settings
+from engine.audit_replay import Run, flat, public_part, run_exactly, violations
 from engine.clinic import DEPARTMENTS, REGIONS, TESTS, clinic_policy, write_clinic
-from engine.execution import open_unpaid
-from engine.release import Released, add_noise, choose_keys
-from engine.releases import given_values, keys_of
-from mechanisms.quantile_tree import node_counts
-from mechanisms.randomness import Randomness
 from planner.bind import Bound, bind
-from planner.bounded_sql import SELECTION, SPREAD_OUT
 from planner.bounding import bound as bound_release
 from planner.catalog import Catalog
 from planner.parse import parse
 from planner.pilot import Bounds
 from planner.plan import Plan, describe
-from planner.price import NoisePlan, Priced, price
-from planner.relation import Aggregate
+from planner.price import NoisePlan, price
 
 CASES = Path(__file__).parent.parent / "cases"
 EPSILON, DELTA, ORDER = Fraction(1, 2), Fraction(1, 10**9), Fraction(22)
@@ -234,102 +227,12 @@ def open_clinic(folder: Path, name: str, source: Path | None, change: Change | N
 
 # ---- replay -------------------------------------------------------------------------------
 
-Vector = dict[tuple[Any, ...], int]
-Given = Mapping[int, tuple[tuple[Any, ...], ...]]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A plan and the exact integers of its columns on one database.
-
-    `given` are the released answers that each release used as constants, and `pilots` the
-    released pilots that chose its bounds: a replay on a neighbour uses the same ones, because by
-    then they are public.
-    """
-
-    bound: Bound
-    plan: NoisePlan
-    vectors: tuple[tuple[str, Priced, Vector], ...]
-    given: tuple[Given, ...]
-    pilots: Mapping[str, tuple[float, ...]]
-
-
 def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None = None,
              bounds: Bounds = Bounds.DECLARED) -> Run:
     """Run the statements that epsilon 0.5 would run, and keep what noise would be added to."""
     settings = Settings(0.5, None, rows, bounds=bounds)
     bound, plan = engine._plan(sql, settings, engine._data)
-    reader = open_unpaid(plan, engine._data.database, insecure_testing=True)
-    known: dict[str, Released] = {}
-    vectors: list[tuple[str, Priced, Vector]] = []
-    used: list[Given] = []
-    pilots: dict[str, tuple[float, ...]] = {}
-    for n, planned_release in enumerate(plan.releases):
-        given = like.given[n] if like else given_values(bound, plan, known, engine._data.public)
-        used.append(given)
-        numbers = reader.run(n, pilots, given)
-        release = numbers.release
-        plan = replace(plan, releases=(*plan.releases[:n], release, *plan.releases[n + 1 :]))
-        columns = [(f"{n}.{i}", i, c) for i, c in enumerate(release.measures)]
-        if release.selection is not None:
-            columns.append((f"{n}.keys", SELECTION, release.selection))
-            known[release.selection.key] = choose_keys(release, numbers, None)
-        for label, place, column in columns:
-            if column.key in pilots:
-                continue  # another release has the same pilot
-            values = numbers.columns[place]
-            if release.bounded.keys is not None:
-                nothing: Any = {} if column.bounded.measure.aggregate in SPREAD_OUT else 0
-                values = {key: values.get(key, nothing) for key in release.bounded.keys}
-            vectors.append((label, column, flat(column, values)))
-            if place == SELECTION:
-                continue
-            noise = Randomness.seeded(n) if planned_release.bounded.release.source < 0 else None
-            known[column.key] = add_noise(column, keys_of(release, known), values, noise)
-            if noise is not None:
-                pilots[column.key] = (known[column.key].values if like is None
-                                      else like.pilots[column.key])
-    return Run(bound, plan, tuple(vectors), tuple(used), pilots)
-
-
-def flat(column: Priced, values: Mapping[tuple[Any, ...], Any]) -> Vector:
-    """Return one number per group, or per group and node of a tree or histogram."""
-    aggregate = column.bounded.measure.aggregate
-    if aggregate is Aggregate.TREE:
-        return {
-            (*key, node): int(n) for key, bins in values.items()
-            for node, n in enumerate(node_counts(bins)) if n
-        }
-    if aggregate is Aggregate.HISTOGRAM:
-        argument = column.bounded.measure.argument
-        members = set(argument.domain.members() or ()) if argument is not None else set()
-        return {(*key, b): n for key, bins in values.items() for b, n in bins.items()
-                if b in members}
-    return dict(values)
-
-
-def public_part(run: Run) -> tuple[object, ...]:
-    """Everything about a run that must be the same on every database."""
-    plan = run.plan
-    return (
-        plan.plan_hash, plan.events, plan.loss, run.bound.rows.outputs,
-        tuple(s.sql for r in plan.releases for s in r.statements),
-        tuple((c.mechanism, c.scale, c.grid, c.l1, c.l2_squared, c.key) for _, c, _ in run.vectors),
-        tuple((r.bounded.keys, r.threshold) for r in plan.releases),
-    )
-
-
-def violations(one: Run, two: Run) -> Iterator[str]:
-    """Say where two neighbours differ by more than the plan states."""
-    if public_part(one) != public_part(two):
-        yield "the plan depends on the data"
-    for (label, column, a), (_, _, b) in zip(one.vectors, two.vectors, strict=True):
-        apart = [abs(int(a.get(key, 0)) - int(b.get(key, 0))) for key in a.keys() | b.keys()]
-        if sum(apart) > column.l1:
-            yield f"{label}: L1 distance {sum(apart)}, stated {column.l1}"
-        if sum(x * x for x in apart) > column.l2_squared:
-            yield f"{label}: squared L2 distance {sum(x * x for x in apart)}, stated " \
-                  f"{column.l2_squared}"
+    return run_exactly(bound, plan, engine._data.database, engine._data.public, like)
 
 
 def as_facts(plan: Plan) -> str:

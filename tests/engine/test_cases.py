@@ -12,8 +12,14 @@ from fractions import Fraction
 import pytest
 
 from engine import Engine, Refused
+from mechanisms.event import GaussianEvent, LaplaceEvent, ThresholdEvent
+from mechanisms.pricing import loss_of
+from planner.bind import bind
+from planner.bounding import bound as bound_release
 from planner.catalog import Catalog
-from tests.engine.replay import EPSILON, Case, facts_of, planned, read_cases
+from planner.parse import parse
+from planner.price import Mechanism, price
+from tests.engine.replay import DELTA, EPSILON, ORDER, Case, facts_of, planned, read_cases
 from tests.planner.clinic import clinic_catalog
 
 ACCEPTED, REFUSED = read_cases("accepted"), read_cases("refused")
@@ -54,6 +60,32 @@ def test_an_accepted_case_runs_with_noise(case: Case, catalog: Catalog, base: En
     explained = base.explain(case.sql, epsilon=0.5, bounds="declared")
     assert stated == [(r.l1, r.l2, r.keys, r.strategy, r.mechanism) for r in explained.releases]
     assert len(stated) == sum(len(r.measures) + (r.selection is not None) for r in plan.releases)
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=str)
+@pytest.mark.parametrize("delta", [DELTA, Fraction(1, 1000)])
+def test_every_noised_column_is_paid_for(case: Case, delta: Fraction, catalog: Catalog) -> None:
+    """Each column's noise is in an event at its own sensitivity and scale, each choice of keys
+    has its delta there, and the events are what the plan charges."""
+    bound = bind(parse(case.sql), catalog)
+    bounded = tuple(bound_release(release, None) for release in bound.releases)
+    plan = price(bounded, EPSILON, delta, ORDER)
+    laplace = {(e.l1, e.scale) for e in plan.events if isinstance(e, LaplaceEvent)}
+    gaussian = [part for e in plan.events if isinstance(e, GaussianEvent) for part in e.parts]
+    thresholds = [e for e in plan.events if isinstance(e, ThresholdEvent)]
+    columns = {c.key: c for r in plan.releases
+               for c in (*r.measures, *([r.selection] if r.selection else []))
+               if c.mechanism is not Mechanism.EXACT}
+    for column in columns.values():
+        if column.mechanism is Mechanism.LAPLACE:
+            assert (column.l1, column.scale) in laplace
+        else:
+            assert (column.l2_squared, column.scale) in gaussian
+    noises = [e for e in plan.events if isinstance(e, LaplaceEvent)]
+    assert len(noises) + len(gaussian) == len(columns)
+    chosen = {r.selection.key for r in plan.releases if r.selection}
+    assert len(thresholds) == len(chosen)
+    assert plan.loss == loss_of(plan.events, ORDER)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
