@@ -42,6 +42,8 @@ from planner.relation import (
 )
 
 SELECTION = -1
+PRODUCT_BITS = 126  # a HUGEINT holds 127 and a sign
+UNIT_ROWS_MAX = 2**32  # more rows of one unit than any statement lives to read
 # These give many numbers per group: the statement has one more column, the bin.
 SPREAD_OUT = frozenset({Aggregate.TREE, Aggregate.HISTOGRAM})
 
@@ -121,6 +123,8 @@ def _print(
     printer = printer_for(relation, read, extra, given)
     if measures[0].aggregate in SPREAD_OUT:
         return _by_bins(printer, release, strategy, measures[0])
+    if strategy.shape is Shape.UNIT_TOTAL:
+        return _by_totals(printer, release, strategy, measures, grids)
     if strategy.shape not in (Shape.UNIT_CLIP, Shape.NORM_SCALE):
         return _by_rows(printer, release, strategy, measures, grids)
     if measures[0].aggregate is Aggregate.DISTINCT:
@@ -363,6 +367,49 @@ def _scaled(part: str, measure: Measure, rows: int, keys: list[str]) -> str:
     order = ", ".join(("r", *keys))
     running = f"SUM({part}) OVER (PARTITION BY u ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
     return f"({running} * {rows}) // total - (({running} - {part}) * {rows}) // total"
+
+
+def _by_totals(
+    printer: Printer, release: Release, strategy: Strategy, measures: list[Measure],
+    grids: list[Grid | None],
+) -> str:
+    """Scale down the parts of units whose magnitudes add up to more than one largest value.
+
+    Guarantee: the parts of a unit depend on that unit's rows only, and the magnitudes of what
+    is kept of them add up to at most `grid.largest`.
+    """
+    unit = column_name(unit_of(strategy.relation))
+    keys = [f"k{i + 1}" for i in range(len(release.keys))]
+    shown = [f"{unit} AS u"]
+    shown += [f"{printer.key(key)} AS {name}" for key, name in zip(release.keys, keys, strict=True)]
+    listed, sums = ["*"], list(keys)
+    for i, (measure, grid) in enumerate(zip(measures, grids, strict=True)):
+        part, total = f"p{i + 1}", f"n{i + 1}"
+        shown.append(f"COALESCE({_aggregate(printer, measure, grid, strategy)}, 0) AS {part}")
+        listed.append(f"SUM(ABS({part})) OVER (PARTITION BY u) AS {total}")
+        kept = _shared(part, total, 0 if grid is None else grid.largest)
+        sums.append(f"CAST(SUM({kept}) AS HUGEINT) AS m{i + 1}")
+    parts = (f"SELECT {', '.join(shown)} FROM {printer.relation(strategy.relation)}"
+             f"{_group_by(len(keys) + 1)}")
+    return (f"SELECT {', '.join(sums)} FROM (SELECT {', '.join(listed)} FROM ({parts})) "
+            f"{_group_by(len(keys))}")
+
+
+def _shared(part: str, total: str, most: int) -> str:
+    """Print a part's share of `most`, toward zero, where the unit's total is larger.
+
+    Guarantee: |result| <= most * |part| / total, so the results of a unit add up to at most
+    `most`; no product is beyond what a HUGEINT holds. Parts and totals are at most `most` for
+    each row. Where their product with `most` could be too large, both lose the same number of
+    bits, the part downward and the total upward, which makes the share smaller.
+    """
+    spare = max(0, (UNIT_ROWS_MAX * most * most).bit_length() - PRODUCT_BITS)
+    if spare:
+        coarse = 2**spare
+        share = f"({part} // {coarse}) * {most} // ({total} // {coarse} + 1)"
+    else:
+        share = f"({part} * {most}) // {total}"
+    return f"CASE WHEN {total} > {most} THEN {share} ELSE {part} END"
 
 
 def _clipped(part: str, measure: Measure, grid: Grid | None, rows: int) -> str:

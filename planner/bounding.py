@@ -49,6 +49,7 @@ class Shape(Enum):
     ROW_RANK = "row rank"
     UNIT_CLIP = "per-patient clip"
     NORM_SCALE = "norm scaling"
+    UNIT_TOTAL = "per-patient total"
     UNBOUNDED = "no bound (testing only)"
 
 
@@ -61,7 +62,9 @@ class Strategy:
     what `rows` rows could give, and only `groups` groups of a unit are kept. `limit_groups`
     says that groups must be cut off, because the keys do not bound their number. NORM_SCALE: the
     parts of a unit with n > `rows` rows are all scaled by `rows` / n, toward zero; n counts the
-    rows on which one of the `weigh` conditions holds (each a conjunction).
+    rows on which one of the `weigh` conditions holds (each a conjunction). UNIT_TOTAL: a unit's
+    parts of a sum are scaled, toward zero, so that their magnitudes add up to no more than the
+    largest value; `rows` is 1, because all of a unit's rows together count like one value.
     """
 
     shape: Shape
@@ -83,7 +86,8 @@ class Strategy:
         most `groups` groups. By clipping: each of at most `groups` parts lies within
         `rows * largest`. A count of distinct values moves by at most the unit's rows. By scaling:
         the parts of n rows have an L1 norm of at most n * largest, so scaled ones of at most
-        `rows * largest`; the L2 norm is never above the L1 norm.
+        `rows * largest`; the L2 norm is never above the L1 norm. By totals: the parts of a unit
+        have an L1 norm of at most `largest`, which is that of one row.
         """
         if self.shape is Shape.UNIT_CLIP and measure.aggregate in LIMITED:
             return self._by_rows(measure, 1)  # the SQL keeps `rows` rows or values of a unit
@@ -116,6 +120,9 @@ class Strategy:
         if self.shape is Shape.NORM_SCALE:
             return (f"all rows count; those of a patient with more than {self.rows} are scaled "
                     f"down together to the weight of {self.rows}")
+        if self.shape is Shape.UNIT_TOTAL:
+            return ("a patient's rows are added up first, over all groups; a larger total is "
+                    "scaled down to the clip")
         cut = ", chosen at random" if self.limit_groups else ""
         return (f"a patient's rows are added up first; at most {self.groups} groups{cut}, "
                 f"each clipped to what {self.rows} rows can give")
@@ -173,6 +180,15 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     measures = tuple(map(bounded, release.measures))
     selection = bounded(Measure(Aggregate.UNITS, None, ())) if keys is None else None
     return BoundedRelease(release, keys, measures, selection)
+
+
+def by_total(release: Release) -> Strategy:
+    """Return the strategy that limits what all of a patient's rows add up to.
+
+    Whatever its rows and groups, a patient counts as much of a sum as one value of the measure's
+    domain. For the same noise no limit on rows and values keeps more of a sum of one sign.
+    """
+    return Strategy(Shape.UNIT_TOTAL, release.input, 1, 1)
 
 
 def _unbounded(relation: Relation) -> Strategy:

@@ -18,6 +18,7 @@ from planner.domain import Domain, Type, integer, real
 from planner.emit import read_by, statement_relations
 from planner.expression import Call, Column, Expression, Literal, columns_of, walk
 from planner.functions import make
+from planner.grid import WHOLE_MAX
 from planner.relation import (
     Aggregate,
     Measure,
@@ -60,6 +61,8 @@ class Pilot:
     one histogram for each value. `places` gives, for each measure of the release, the histogram
     that chooses its clip, or None where it keeps its bounds. `alone` are the measures that are
     read by themselves and not only inside an average; `asked` is the caller's number of rows.
+    `totals` counts patients by what their rows add up to and takes the place of both others
+    (truncation.py chooses by it).
     """
 
     rows: BoundedRelease | None
@@ -67,18 +70,20 @@ class Pilot:
     places: tuple[int | None, ...]
     alone: frozenset[int]
     asked: int | None
+    totals: BoundedRelease | None = None
 
     @property
     def releases(self) -> tuple[BoundedRelease, ...]:
         """The questions themselves."""
-        return tuple(r for r in (self.rows, self.sizes) if r is not None)
+        return tuple(r for r in (self.rows, self.sizes, self.totals) if r is not None)
 
 
 def pilot_share(pilots: tuple[Pilot, ...]) -> Fraction:
     """Return the share of a question's epsilon that goes to its pilots."""
     if not pilots:
         return Fraction(0)
-    return Fraction(1, 5) if any(p.sizes is not None for p in pilots) else Fraction(1, 10)
+    values = any(p.sizes is not None or p.totals is not None for p in pilots)
+    return Fraction(1, 5) if values else Fraction(1, 10)
 
 
 def pilots_of(
@@ -117,9 +122,62 @@ def pilot_of(
     )
     if not (clipped or cuts):
         return None
+    if rows is None and takes_totals(bounded):
+        totals, places = _totals(release, shape.strategy.rows)
+        return Pilot(None, None, places, frozenset(), rows, totals)
     sizes, places = _sizes(release, clipped, rows)
     return Pilot(_rows(bounded, shape) if cuts else None, sizes, places,
                  _read_alone(bound_, release.source), rows)
+
+
+def takes_totals(bounded: BoundedRelease) -> bool:
+    """Return whether all that adds up here are sums that can be limited by a patient's total.
+
+    Where a patient has one row, value and total are the same. A count or an average beside a sum
+    keeps both to the same rows, because people divide one by the other.
+    """
+    release = bounded.release
+    additive = [
+        (place, m.measure, m.strategy) for place, m in enumerate(bounded.measures)
+        if m.measure.aggregate in ADDITIVE
+    ]
+    return bool(additive) and all(
+        strategy.shape is not Shape.ONE_ROW and place not in release.centred
+        and measure.center == 0 and _is_clippable(place, measure, release)
+        for place, measure, strategy in additive
+    )
+
+
+def _totals(
+    release: Release, rows: int
+) -> tuple[BoundedRelease, tuple[int | None, ...]]:
+    """Count patients by the octave of what the magnitudes of their rows add up to.
+
+    The largest octave ends at what the declared bounds let a patient count.
+
+    Guarantee: rows are added up within a patient first, so a patient is one row here and in at
+    most one bin of each histogram.
+    """
+    source = _own_source(release, 1)
+    found: list[int | None] = [None] * len(release.measures)
+    items: list[UnitItem] = []
+    counted: list[Measure] = []
+    for place, measure in enumerate(release.measures):
+        value = measure.argument
+        if measure.aggregate is not Aggregate.SUM or value is None:
+            continue
+        top = rows * max(map(abs, value.domain.interval or (0.0, 0.0)))
+        whole = value.domain.type is Type.INTEGER and top < WHOLE_MAX
+        domain = integer(0, int(top), nullable=True) if whole else real(0.0, float(top), True)
+        item = UnitItem("sum", (make("abs", value),), measure.conditions, domain)
+        if item not in items:
+            items.append(item)
+            total = Column(source, f"m{len(items)}", domain, per_unit=True)
+            counted.append(Measure(Aggregate.HISTOGRAM, size_of(total), _present(total, ())))
+        found[place] = items.index(item)
+    unit = UnitAggregate(source, release.input, (), tuple(items))
+    asked = Release(_own_source(release, 2), unit, (), tuple(counted))
+    return bound(asked, None), tuple(found)
 
 
 def _read_alone(bound_: Bound, source: int) -> frozenset[int]:

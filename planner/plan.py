@@ -169,7 +169,7 @@ def _planned(
 ) -> list[PlannedRelease]:
     keys = "public" if release.bounded.keys is not None else "selected"
     if release.bounded.release.source < 0:
-        return [_one(f"pilot: {_histogram_of(m.bounded.measure)}", m, keys)
+        return [_one(f"pilot: {_histogram_of(m.bounded.measure, release.bounded.release)}", m, keys)
                 for m in release.measures]
     names = measure_names(release.bounded.release, outputs, totals)
     found = [_one(names[i], m, keys) for i, m in enumerate(release.measures)]
@@ -178,11 +178,21 @@ def _planned(
     return found
 
 
-def _histogram_of(measure: Measure) -> str:
-    """Say what a pilot counts: patients by their rows, or rows by the size of a value."""
+def _histogram_of(measure: Measure, release: Release) -> str:
+    """Say what a pilot counts: patients by rows or totals, or rows by the size of a value."""
     columns = () if measure.argument is None else columns_of(measure.argument)
+    if isinstance(release.input, UnitAggregate):
+        totals = [c for column in columns for c in _added_up(column, release.input)]
+        return f"totals of {', '.join(c.name for c in totals)}" if totals else "rows of a patient"
     own = [column.name for column in columns if column.source > 0]
     return f"sizes of {', '.join(own)}" if own else "rows of a patient"
+
+
+def _added_up(column: Column, within: UnitAggregate) -> tuple[Column, ...]:
+    """Return the columns that a pilot adds up within a patient."""
+    if column.source != within.source or not column.name.startswith("m"):
+        return ()
+    return tuple(c for e in within.items[int(column.name[1:]) - 1].arguments for c in columns_of(e))
 
 
 def _one(name: str, priced: Priced, keys: str) -> PlannedRelease:

@@ -34,6 +34,7 @@ from planner.grid import GRID_MAX, Grid, stored_grid
 from planner.pilot import Pilot, pilot_share
 from planner.refusal import Refused
 from planner.relation import Aggregate
+from planner.truncation import truncated
 
 # A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
 STEP_SHARE = 2.0**21
@@ -222,7 +223,10 @@ def adapted(
     rows = None if pilot.rows is None else seen[pilot.rows.release.source][0]
     sizes = () if pilot.sizes is None else seen[pilot.sizes.release.source]
     noises = tuple(column.deviation / sqrt(2) for column in release.measures)
-    found = adapt(release.bounded, pilot, rows, sizes, noises)
+    if pilot.totals is not None:
+        found = truncated(release.bounded, pilot, seen[pilot.totals.release.source], noises)
+    else:
+        found = adapt(release.bounded, pilot, rows, sizes, noises)
     return replace(_price_release(found.bounded, plan.terms), cut=found.cut, words=found.words)
 
 

@@ -1,0 +1,163 @@
+"""A bounded release and released counts of patients' totals in, the release with clips out.
+
+A sum may be limited by what all of a patient's rows add up to, rather than row by row: a patient
+with one very large row and one with many rows are then bounded alike, and at the same noise more of
+the sum is kept. How large the clip should be is read off a histogram of patients by the octave of
+their totals, in which a patient is one. Everything here is post-processing of released numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil, log
+
+from planner.adaptive import GROUPS_UNKNOWN, Adapted, Ends, Histogram
+from planner.bounding import ADDITIVE, BoundedMeasure, BoundedRelease, by_total
+from planner.collector import with_domain
+from planner.domain import Domain, Type, integer, real
+from planner.expression import Column
+from planner.pilot import Pilot, ends_of_bin
+from planner.relation import Measure
+
+# In so many of all histograms some empty bin stands out of the noise far enough to be believed.
+# One that is believed wrongly and far out makes the clip many times too wide.
+FALSE_SHARE = 0.05
+# Beside a bin that is believed, so many noise scales are enough.
+BESIDE = 2.0
+# Noise hides more patients of a bin than it shows, by more than this many scales, in 1 of 40.
+HIDDEN = 3.0
+
+
+def truncated(
+    bounded: BoundedRelease, pilot: Pilot, totals: tuple[Histogram, ...],
+    noises: tuple[float, ...],
+) -> Adapted:
+    """Limit each sum by the total of a patient that its histogram suggests.
+
+    `noises` are the mean absolute noises at the declared bounds. Where a histogram shows nothing
+    the clip is what the declared bounds let a patient count, at the same noise.
+
+    Guarantee: the result is a function of its arguments, none of which is private. Every sum gets
+    the strategy `by_total`, whose sensitivity holds for any clip; what is no sum is unchanged.
+    """
+    keys = bounded.keys
+    groups = GROUPS_UNKNOWN if keys is None else max(len(keys), 1)
+    measures, cuts, words = [], [], []
+    for place, before in enumerate(bounded.measures):
+        histogram = pilot.places[place]
+        if histogram is None or before.measure.aggregate not in ADDITIVE:
+            measures.append(before)
+            cuts.append((0.0, 0.0))
+            continue
+        domain = _total_of(pilot, histogram)
+        declared = max(map(abs, domain.interval or (0.0, 0.0)))
+        price = groups * noises[place] / declared if declared else 0.0
+        clip = min(clip_of(totals[histogram], domain, price), declared)
+        measure = _limited(before.measure, clip)
+        measures.append(BoundedMeasure(measure, by_total(bounded.release), before.rejected))
+        over = hidden_beyond(totals[histogram], domain, clip)
+        cuts.append(_sides(over, before.measure))
+        words += _words(before.measure, clip, declared, over)
+    release = replace(bounded.release, measures=tuple(m.measure for m in measures))
+    chosen = replace(bounded, release=release, measures=tuple(measures))
+    return Adapted(chosen, tuple(cuts), tuple(dict.fromkeys(words)))
+
+
+def clip_of(histogram: Histogram, domain: Domain, price: float) -> float:
+    """Return the end of an octave beyond which fewer patients lie than a wider clip is worth.
+
+    `price` is how much the noise of all groups grows with the clip: a clip wider by one costs as
+    much noise as `price` patients beyond it lose.
+    """
+    left_out = 0.0
+    for bin_, count in reversed(believed(histogram)):
+        if left_out + count > price:
+            return ends_of_bin(bin_, domain)[1]
+        left_out += count
+    return ends_of_bin(max(bin_ for bin_, _ in histogram.counts), domain)[1]
+
+
+def believed(histogram: Histogram) -> tuple[tuple[int, float], ...]:
+    """Return the bins of totals that hold patients, with how many they seem to hold, in order.
+
+    A bin is believed where hardly any histogram of empty ones has one like it. From the last such
+    bin on, a bin is believed on weaker evidence, with no more patients than the one before:
+    the numbers of patients fall off toward the largest totals, and noise hides them first.
+    """
+    ordered = sorted(histogram.counts)
+    enough = histogram.scale * log(max(len(ordered), 1) / (2 * FALSE_SHARE))
+    found = [(bin_, count) for bin_, count in ordered if bin_ > 0 and count >= enough]
+    if not found:
+        return ()
+    last, most = found[-1]
+    for bin_, count in ordered:
+        if bin_ <= last:
+            continue
+        if count < BESIDE * histogram.scale:
+            break
+        most = min(most, count)
+        found.append((bin_, most))
+    return tuple(found)
+
+
+def hidden_beyond(histogram: Histogram, domain: Domain, clip: float) -> float:
+    """Estimate what a clip takes from a sum over all groups.
+
+    Patients of believed bins count in the middle of their bin. In the first octave beyond the
+    clip there may be as many more as noise can hide. Whether single patients lie further out, no
+    private histogram can tell: they are not in the estimate.
+    """
+    shown = dict(believed(histogram))
+    over, nearest = 0.0, True
+    for bin_, count in sorted(histogram.counts):
+        low, high = ends_of_bin(bin_, domain)
+        if high <= clip:
+            continue
+        patients = shown.get(bin_, 0.0)
+        if nearest:
+            patients = max(patients, count + HIDDEN * histogram.scale, 0.0)
+        over += patients * max((low + high) / 2 - clip, 0.0)
+        nearest = False
+    return over
+
+
+def _total_of(pilot: Pilot, histogram: int) -> Domain:
+    """Return the domain of the total that a histogram counts by."""
+    relation = None if pilot.totals is None else pilot.totals.release.input
+    items = getattr(relation, "items", ())
+    domain: Domain = items[histogram].domain
+    return domain
+
+
+def _limited(measure: Measure, clip: float) -> Measure:
+    """Return the sum whose values, and so a patient's total, are at most `clip`.
+
+    The domain may be wider than that of a row: it is the bound of all rows together.
+    """
+    argument = measure.argument
+    ends = None if argument is None else argument.domain.interval
+    if argument is None or ends is None:
+        return measure
+    whole = argument.domain.type is Type.INTEGER
+    most = float(ceil(clip)) if whole else float(clip)
+    kind = integer if whole else real
+    domain = kind(-most if ends[0] < 0 else 0.0, most if ends[1] > 0 else 0.0,
+                  argument.domain.nullable)
+    return replace(measure, argument=with_domain(argument, domain))
+
+
+def _sides(over: float, measure: Measure) -> Ends:
+    """Return how far the exact sum may lie below and above what is left of it."""
+    ends = None if measure.argument is None else measure.argument.domain.interval
+    low, high = ends or (0.0, 0.0)
+    return (over if low < 0 else 0.0, over if high > 0 else 0.0)
+
+
+def _words(measure: Measure, clip: float, declared: float, over: float) -> list[str]:
+    """Say what was chosen, for explain and beside the answer."""
+    name = measure.argument.name if isinstance(measure.argument, Column) else "a value"
+    found = [f"a patient's total of {name} clipped to {clip:,.6g} (declared: {declared:,.6g})"]
+    if clip < declared:
+        found.append(f"beyond it noise may hide about {over:,.2g} in all of {name}, which the "
+                     "intervals count; patients with more than twice the clip they do not")
+    return found
