@@ -166,7 +166,7 @@ class Engine:
         rows: int | None = None, analyst: str | None = None, dialect: str = "duckdb",
         bounds: str | None = None, error: Number | None = None,
         confidence: Number | None = None, error_for: Number | None = None, strict: bool = False,
-        noiseless: bool = False,
+        nonnegative: bool = False, noiseless: bool = False,
     ) -> Result:
         """Answer one SELECT.
 
@@ -181,12 +181,15 @@ class Engine:
         groups, a share of them, or their "total" (`error_for`). Where that is not enough the
         answer says so, or with `strict` is refused: beforehand if the price is known, else by
         TargetMissed, which is charged. It uses the declared bounds.
+        `nonnegative` shows zero where noise made a count, or a sum of values from zero on,
+        negative: that looks better, and adding up such numbers gives too much.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
                             error_for)
         with whole_slots(self._time_slot):
-            return self._query(sql, settings, analyst, strict, noiseless)
+            result = self._query(sql, settings, analyst, strict, noiseless)
+            return replace(result, table=result.table.at_least_zero()) if nonnegative else result
 
     def _query(
         self, sql: str, settings: Settings, analyst: str | None, strict: bool, noiseless: bool
@@ -248,7 +251,8 @@ class Engine:
         with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
             keep_plan(kept, describe(bound, plan, sql, due.loss), receipt.seq)
             reader = open_reader(due, receipt, ledger, data.database, kept.data_version)
-            plan, released = fill(bound, plan, known, reader, data.public, self._randomness)
+            plan, released = fill(bound, plan, known, reader, data.public, self._randomness,
+                                  kept=kept)
             described = describe(bound, plan, sql, due.loss)
             keep_plan(kept, described, receipt.seq)
             keep(bound, plan, known, released, kept, data.public, receipt.seq)

@@ -256,6 +256,9 @@ def query(
     strict: Annotated[bool, typer.Option(
         "--strict", help="Refuse an answer that misses --error (read in vain, it is charged).",
     )] = False,
+    nonnegative: Annotated[bool, typer.Option(
+        "--nonnegative", help="Show 0 where noise made a count or sum negative (biases totals).",
+    )] = False,
     form: Annotated[Format, typer.Option(
         "--format", help="csv and json are unrounded, with both ends of every interval.",
     )] = Format.TABLE,
@@ -281,6 +284,7 @@ def query(
         result = engine.query(
             statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect, error=error,
             confidence=confidence, error_for=error_for, strict=strict, bounds=bounds,
+            nonnegative=nonnegative,
         )
     text = _formatted(result, form)
     if output is None:

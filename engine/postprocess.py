@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from planner.expression import Column, Expression, columns_of, replaced
 from planner.functions import NotEnumerable, evaluate
 from planner.functions.calendar import SQL_TYPES
 from planner.relation import Release
+from planner.sign import never_negative
 from planner.uncertainty import (
     CONFIDENCE,
     Interval,
@@ -39,12 +40,36 @@ Cell = Value | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The answer: names, logical types, rows, and an interval for every noisy cell."""
+    """The answer: names, logical types, rows, and an interval for every noisy cell.
+
+    `never_negative` says of each column whether its exact values cannot be below zero.
+    """
 
     columns: tuple[str, ...]
     types: tuple[Type, ...]
     rows: tuple[tuple[Cell, ...], ...]
     intervals: tuple[tuple[Interval | None, ...], ...]
+    never_negative: tuple[bool, ...] = ()
+
+    def at_least_zero(self) -> Table:
+        """Return the answer with zero in place of what noise made negative, and so the intervals.
+
+        Guarantee: a function of the released numbers, so it costs nothing. An interval that held
+        the exact value still does, because that is not below zero.
+        """
+        def cell(value: Cell, place: int) -> Cell:
+            negative = isinstance(value, int | float) and value < 0
+            return 0 if negative and self.never_negative[place] else value
+
+        def ends(interval: Interval | None, place: int) -> Interval | None:
+            if interval is None or not self.never_negative[place]:
+                return interval
+            return max(interval[0], 0.0), max(interval[1], 0.0)
+
+        return replace(
+            self, rows=tuple(tuple(map(cell, row, range(len(row)))) for row in self.rows),
+            intervals=tuple(tuple(map(ends, row, range(len(row)))) for row in self.intervals),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +125,7 @@ def postprocess(
         types,
         tuple(tuple(map(_value, row[:count], types)) for row in answer.rows),
         tuple(intervals),
+        tuple(never_negative(expression, releases, totals) for _, expression in outputs),
     )
 
 

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from typing import Any
 
 from engine.execution import Exact
-from mechanisms import gaussian, laplace
+from mechanisms import combined, gaussian, laplace
 from mechanisms.quantile_tree import NODES, node_counts
 from mechanisms.randomness import Randomness
 from planner.bounded_sql import SELECTION, SPREAD_OUT
@@ -24,7 +24,8 @@ from planner.relation import Aggregate
 class Released:
     """One noised column, ready to leave: a grid integer for each key of its key set.
 
-    `mechanism`, `scale` and `step` are public and give its error. A choice of keys has the keys
+    `mechanism`, `scale` and `step` are public and give its error; the `scale` of a combination
+    (history.py) is its standard deviation in steps. A choice of keys has the keys
     themselves and no values.
     """
 
@@ -46,6 +47,8 @@ class Released:
         """Standard deviation of the noise, in the column's own units."""
         if self.mechanism is Mechanism.EXACT:
             return 0.0
+        if self.mechanism is Mechanism.COMBINED:
+            return self.scale * self.step
         laplacian = self.mechanism is Mechanism.LAPLACE
         spread = laplace.deviation if laplacian else gaussian.deviation
         return spread(self.scale) * self.step
@@ -54,6 +57,8 @@ class Released:
         """Half-width of the noise's interval, in the column's own units."""
         if self.mechanism is Mechanism.EXACT:
             return 0.0
+        if self.mechanism is Mechanism.COMBINED:  # and half a step for rounding
+            return (combined.quantile(self.scale, confidence) + 0.5) * self.step
         laplacian = self.mechanism is Mechanism.LAPLACE
         quantile = laplace.quantile if laplacian else gaussian.quantile
         return quantile(self.scale, confidence) * self.step

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from engine.answers import Answers, StoredAnswer
 from engine.database import Desk
 from engine.execution import Reader
+from engine.history import combined
 from engine.postprocess import ReleasedTable, Table, postprocess
 from engine.release import Released, add_noise, choose_keys, from_payload, to_payload
 from mechanisms.randomness import Randomness
@@ -115,10 +116,12 @@ def _find(kept: Kept, key: str, column: Priced, first: bool = False) -> Released
 def fill(
     bound: Bound, plan: NoisePlan, known: Known, reader: Reader, public: Public,
     randomness: Randomness | None, pilot_randomness: Randomness | None = None,
+    kept: Kept | None = None,
 ) -> tuple[NoisePlan, Known]:
     """Read what is missing and add noise to it, each column once however often it is used.
 
-    Returns the plan with the bounds that pilots chose. `randomness` None (testing only) adds no
+    Returns the plan with the bounds that pilots chose. What was `kept` of the same cells makes
+    a new release more exact (history.py). `randomness` None (testing only) adds no
     noise, except to pilots where `pilot_randomness` is given.
     """
     done = dict(known)
@@ -133,11 +136,22 @@ def fill(
         if release.selection is not None and release.selection.key not in done:
             done[release.selection.key] = choose_keys(release, exact, noise)
         keys = keys_of(release, done)
+        chosen = "" if release.selection is None else _fingerprint(done[release.selection.key])
         for place, column in enumerate(release.measures):
             if column.key not in done:
                 values = exact.columns.get(place, {})
-                done[column.key] = add_noise(column, keys, values, noise)
+                fresh = add_noise(column, keys, values, noise)
+                if kept is not None and release.bounded.release.source not in pilots:
+                    key = key_of(column.key, chosen, _uses(release, given))
+                    fresh = combined(fresh, _kept_best(kept, key))
+                done[column.key] = fresh
     return plan, done
+
+
+def _kept_best(kept: Kept, key: str) -> Released | None:
+    """Return the most exact kept answer to the same cells; it combines all before it."""
+    found = kept.answers.find(key, kept.data_version)
+    return from_payload(found[0].payload) if found else None
 
 
 def _pilots_of(plan: NoisePlan) -> frozenset[int]:
@@ -193,8 +207,11 @@ def _store(
     kept: Kept, column: Priced, key: str, before: Known, after: Known, charge: int
 ) -> None:
     if column.key not in before:
+        released = after[column.key]
+        is_mean = released.mechanism is Mechanism.COMBINED
+        deviation = released.deviation() if is_mean else column.deviation
         kept.answers.keep(StoredAnswer(
-            key, kept.data_version, column.deviation, to_payload(after[column.key]), charge
+            key, kept.data_version, deviation, to_payload(released), charge
         ))
 
 

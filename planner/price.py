@@ -48,6 +48,7 @@ class Mechanism(Enum):
     LAPLACE = "laplace"
     GAUSSIAN = "gaussian"
     EXACT = "none"
+    COMBINED = "combined"  # released numbers only: the mean of independent releases
 
 
 @dataclass(frozen=True, slots=True)

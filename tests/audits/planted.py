@@ -253,11 +253,11 @@ PLANTED = (
             "            reader = open_reader(due, receipt, ledger, data.database, "
             "kept.data_version)\n"
             "            plan, released = fill(bound, plan, known, reader, data.public, "
-            "self._randomness)\n",
+            "self._randomness,\n                                  kept=kept)\n",
             "        with suppress(Exception):\n"
             "            reader = open_unpaid(due, data.database, insecure_testing=True)\n"
             "            plan, released = fill(bound, plan, known, reader, data.public, "
-            "self._randomness)\n"
+            "self._randomness,\n                                  kept=kept)\n"
             "            receipt = self._charge(ledger, due, sql, who, kept.data_version)\n",
             (KNOWN + "test_36_the_charge_comes_first_and_stays",)),
     Planted("a refund on error", "engine/api.py",

@@ -13,10 +13,13 @@ from engine import Engine, Refused
 from engine.api import Settings
 from mechanisms.loss import PrivacyLoss
 from planner.adaptive import Histogram
+from planner.bounding import Shape
+from planner.domain import integer
 from planner.pilot import Bounds
 from planner.price import remaining
 from planner.relation import Aggregate
-from tests.engine.replay import replayed, violations
+from planner.truncation import believed, clip_of
+from tests.engine.replay import CHANGES, replayed, violations
 
 PEOPLE = 4_000
 POLICY = """
@@ -131,17 +134,31 @@ def test_nothing_seen_leaves_the_declared_bounds(policy: Path) -> None:
 def test_a_clip_from_raw_data_would_be_found(
     clinics: dict[str, Engine]
 ) -> None:
-    """A planted leak: the clip is the exact maximum, so the plan differs between neighbours."""
-    sql = "SELECT department, SUM(cost) FROM visits GROUP BY department"
-    base, other = clinics["base"], clinics["with a greedy patient"]
-    one = replayed(base, sql, bounds=Bounds.AUTO)
-    assert list(violations(one, replayed(other, sql, like=one, bounds=Bounds.AUTO))) == []
-    # The leak: each side's own exact histogram chooses, as if no noise had been paid for.
-    own = replayed(other, sql, bounds=Bounds.AUTO)
-    exact = {column.key: tuple(float(x) for x in _dense(column, vector))
-             for _, column, vector in own.vectors if column.key in one.pilots}
-    leaky = replace(one, pilots=exact)
-    assert list(violations(one, replayed(other, sql, like=leaky, bounds=Bounds.AUTO))) != []
+    """A planted leak: each side's own exact pilot chooses, and the plan differs."""
+    base = clinics["base"]
+    for sql in LEAKY:
+        one = replayed(base, sql, bounds=Bounds.AUTO)
+        leaky = replayed(base, sql, like=replace(one, pilots=unnoised(base, sql)),
+                         bounds=Bounds.AUTO)
+        found = []
+        for change in ("without the heavy patient", "with a greedy patient", "with a thief"):
+            other = clinics[change]
+            assert list(violations(one, replayed(other, sql, like=one, bounds=Bounds.AUTO))) == []
+            own = replace(one, pilots=unnoised(other, sql))
+            found += violations(leaky, replayed(other, sql, like=own, bounds=Bounds.AUTO))
+        assert found != []
+
+
+LEAKY = ("SELECT department, SUM(cost) FROM visits GROUP BY department",
+         "SELECT department, SUM(cost), COUNT(*) FROM visits GROUP BY department",
+         "SELECT AVG(cost) FROM visits")
+
+
+def unnoised(engine: Engine, sql: str) -> dict[str, tuple[float, ...]]:
+    """Return the pilots as if no noise had been paid for: large next to their stated noise."""
+    run = replayed(engine, sql, bounds=Bounds.AUTO)
+    return {column.key: tuple(300.0 * x for x in _dense(column, vector))
+            for _, column, vector in run.vectors if column.key in run.pilots}
 
 
 def _dense(column: object, vector: dict[tuple[object, ...], int]) -> list[int]:
@@ -192,3 +209,91 @@ def test_a_question_stays_free_after_a_better_pilot(policy: Path) -> None:
         assert again.cached
         assert again.rows == first.rows
         assert engine.budget().spent == spent
+
+
+# ---- a patient's total ---------------------------------------------------------------------
+
+TOTALS = ("SELECT SUM(cost) FROM visits", "SELECT SUM(los - 30) FROM visits",
+          "SELECT department, SUM(cost) FROM visits GROUP BY department",
+          "SELECT p.sex, SUM(v.cost), SUM(v.los) FROM visits v JOIN patients p USING (patient_id) "
+          "GROUP BY p.sex",
+          "SELECT diagnosis, SUM(cost) FROM visits WHERE los > 3 GROUP BY diagnosis",
+          "SELECT department, SUM(-cost) FILTER (WHERE readmitted) FROM visits GROUP BY 1")
+
+
+@pytest.mark.parametrize("sql", TOTALS)
+def test_no_patient_moves_a_sum_by_more_than_the_clip_of_his_total(
+    sql: str, clinics: dict[str, Engine]
+) -> None:
+    """Under clips so narrow that most patients are scaled down, each neighbour and each sum."""
+    base = clinics["base"]
+    first = replayed(base, sql, bounds=Bounds.AUTO)
+    for most in (2, 6, 11):
+        narrow = replace(first, pilots={
+            key: tuple(1e6 if place == most else 0.0 for place in range(len(counts)))
+            for key, counts in first.pilots.items()
+        })
+        one = replayed(base, sql, like=narrow, bounds=Bounds.AUTO)
+        main = [c for _, c, _ in one.vectors if c.bounded.measure.aggregate is Aggregate.SUM]
+        assert main
+        for column in main:
+            assert column.bounded.strategy.shape is Shape.UNIT_TOTAL
+            assert column.l1 == column.grid.largest
+        for change in CHANGES:
+            two = replayed(clinics[change], sql, like=narrow, bounds=Bounds.AUTO)
+            assert list(violations(one, two)) == [], change
+
+
+def test_a_patient_with_many_rows_keeps_what_the_clip_allows(clinics: dict[str, Engine]) -> None:
+    """The heavy patient alone is scaled: the sum falls by exactly what is over the clip."""
+    sql = "SELECT SUM(cost) FROM visits"
+    first = replayed(clinics["base"], sql, bounds=Bounds.AUTO)
+    (places,) = {len(counts) for counts in first.pilots.values()}
+    # The last bin ends at 400,000 = 20 rows of 20,000; the heavy patient has 70 rows of about that.
+    wide = replace(first, pilots={
+        key: tuple(1e6 if place == places - 1 else 0.0 for place in range(places))
+        for key in first.pilots
+    })
+    run = replayed(clinics["base"], sql, like=wide, bounds=Bounds.AUTO)
+    column, vector = next((c, v) for _, c, v in run.vectors if c.key not in run.pilots)
+    with_clip = vector[()] * column.grid.step
+    exact = "SELECT patient_id, SUM(cost) AS s FROM visits GROUP BY patient_id"
+    sums = clinics["base"].query(
+        f"SELECT SUM(s), SUM(LEAST(s, 400000)) FROM ({exact}) AS t", epsilon=math.inf
+    ).rows[0]
+    assert sums[0] > sums[1]
+    assert with_clip == pytest.approx(float(sums[1]), abs=1.0)
+
+
+def test_only_sums_are_limited_by_totals(policy: Path, clinics: dict[str, Engine]) -> None:
+    asked = {"SELECT SUM(cost) FROM visits": True,
+             "SELECT department, SUM(cost), COUNT(*) FROM visits GROUP BY 1": False,
+             "SELECT AVG(cost) FROM visits": False,
+             "SELECT SUM(cost), COUNT(DISTINCT patient_id) FROM visits": True}
+    for sql, totals in asked.items():
+        plan = clinics["base"].explain(sql, epsilon=1, bounds="auto")
+        assert any("totals of" in r.name for r in plan.releases) is totals, sql
+    fixed = clinics["base"].explain("SELECT SUM(cost) FROM visits", rows=3, bounds="auto")
+    assert not any("totals of" in r.name for r in fixed.releases)  # the caller chose the rows
+    with Engine.open(policy, insecure_testing=True, seed=1) as engine:
+        plan = engine.explain("SELECT SUM(visits) FROM people")
+        assert not any("totals of" in r.name for r in plan.releases)  # a row is the total
+
+
+def test_a_large_epsilon_overflows_nothing(clinics: dict[str, Engine]) -> None:
+    """A grid so fine that products of parts and clip would not fit is brought down."""
+    for epsilon in (1e3, 1e5):
+        rows = clinics["base"].query("SELECT department, SUM(cost) FROM visits GROUP BY 1",
+                                     epsilon=epsilon, bounds="auto").rows
+        assert all(0 <= row[1] < 1e8 for row in rows)
+
+
+def test_totals_far_out_are_believed_where_they_stand_out() -> None:
+    """An empty bin that noise lifts a little is none; beside a certain one less is enough."""
+    seen = Histogram(((1, 900.0), (2, 400.0), (3, 25.0), (4, 30.0), (5, 3.0), (6, 26.0)), 10.0)
+    assert believed(seen) == ((1, 900.0), (2, 400.0), (3, 25.0), (4, 25.0))
+    assert believed(Histogram(((1, 20.0), (2, 30.0), (3, -9.0)), 10.0)) == ()
+    domain = integer(0, 32, nullable=False)
+    assert clip_of(seen, domain, 1.0) == 8.0
+    assert clip_of(seen, domain, 60.0) == 2.0
+    assert clip_of(Histogram(((1, 20.0), (6, 30.0)), 10.0), domain, 1.0) == 32.0
