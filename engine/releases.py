@@ -136,22 +136,28 @@ def fill(
         if release.selection is not None and release.selection.key not in done:
             done[release.selection.key] = choose_keys(release, exact, noise)
         keys = keys_of(release, done)
-        chosen = "" if release.selection is None else _fingerprint(done[release.selection.key])
         for place, column in enumerate(release.measures):
             if column.key not in done:
                 values = exact.columns.get(place, {})
                 fresh = add_noise(column, keys, values, noise)
-                if kept is not None and release.bounded.release.source not in pilots:
-                    key = key_of(column.key, chosen, _uses(release, given))
-                    fresh = combined(fresh, _kept_best(kept, key))
-                done[column.key] = fresh
+                earlier = _kept_best(kept, _kept_key(release, column, done, given))
+                done[column.key] = combined(fresh, earlier)
     return plan, done
 
 
-def _kept_best(kept: Kept, key: str) -> Released | None:
+def _kept_best(kept: Kept | None, key: str) -> Released | None:
     """Return the most exact kept answer to the same cells; it combines all before it."""
-    found = kept.answers.find(key, kept.data_version)
+    found = () if kept is None else kept.answers.find(key, kept.data_version)
     return from_payload(found[0].payload) if found else None
+
+
+def _kept_key(
+    release: PricedRelease, column: Priced, known: Known, given: GivenValues
+) -> str:
+    """Name a column beside the choice of keys and the given answers that it goes with."""
+    selection = release.selection
+    chosen = "" if selection is None else _fingerprint(known[selection.key])
+    return key_of(column.key, chosen, _uses(release, given))
 
 
 def _pilots_of(plan: NoisePlan) -> frozenset[int]:

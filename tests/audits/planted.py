@@ -31,6 +31,8 @@ FAILED = 1  # pytest's exit code for tests that ran and failed
 NEIGHBOURS = "tests/engine/test_neighbours.py::"
 REPLAY = NEIGHBOURS + "test_one_patient_moves_no_measure_further_than_stated"
 ADAPTED = NEIGHBOURS + "test_one_patient_moves_neither_pilot_nor_answer_further_than_stated"
+TOTALS = ("tests/engine/test_adaptive.py::"
+          "test_no_patient_moves_a_sum_by_more_than_the_clip_of_his_total")
 KNOWN = "tests/engine/test_known_bugs.py::"
 KEPT = "tests/engine/test_kept_answers.py::"
 CALIBRATION = "tests/mechanisms/test_calibration.py::"
@@ -100,6 +102,14 @@ PLANTED = (
             "low, high = 2 * rows * min(grid.low, 0), 2 * rows * max(grid.high, 0)",
             (NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted", REPLAY), "sums or "
             "nothing"),
+    Planted("a patient's total that is not scaled down", "planner/bounded_sql.py",
+            'f"CASE WHEN {total} > {most} THEN {share} ELSE {part} END"', "part",
+            (ADAPTED, TOTALS), "sums or moves_a_sum"),
+    Planted("a patient's total that counts one group only", "planner/bounded_sql.py",
+            "OVER (PARTITION BY u) AS {total}", "OVER (PARTITION BY u, p{i + 1}) AS {total}",
+            (TOTALS,)),
+    Planted("a patient's total that depends on other patients", "planner/bounded_sql.py",
+            "OVER (PARTITION BY u) AS {total}", "OVER () AS {total}", (TOTALS,)),
     Planted("stored integers are never clamped to narrower bounds", "planner/grid.py",
             "ends = None if low <= proven[0] else low, None if proven[1] <= high else high",
             "ends = None, None",
@@ -204,6 +214,10 @@ PLANTED = (
             "exact.columns.values()))\n        for place, column in enumerate("
             "release.measures):\n            if column.key not in done:\n",
             (STATE + "test_public_keys_come_in_one_order_and_are_all_there",)),
+    Planted("noise that two answers share counted twice", "engine/history.py",
+            "    if fresh.mechanism is Mechanism.COMBINED or any(", "    if any(",
+            ("tests/engine/test_history.py::"
+             "test_a_mean_is_combined_with_nothing_but_fresh_noise",)),
     # ---- prices
     Planted("several Gaussian columns at the multiplier of one", "planner/price.py",
             "return _root(Fraction(_multiplier(budget)) ** 2 * budget.columns)",
