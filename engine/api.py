@@ -55,6 +55,7 @@ from planner.pilot import Bounds, pilots_of
 from planner.plan import Plan, describe
 from planner.policy import Policy, read_policy
 from planner.price import NoisePlan, exact, price, remaining
+from planner.race import raced
 from planner.refusal import Refused
 from planner.target import Aim, aim_at, read_target
 from planner.target_cost import expected_cost
@@ -226,6 +227,8 @@ class Engine:
             bound = bind(parsed, data.snapshot.catalog)
             bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
             if settings.error is None:
+                if settings.bounds is Bounds.RACE:
+                    bounded = raced(bounded, bound)
                 pilots = pilots_of(bounded, bound, data.snapshot.catalog, settings.bounds,
                                    settings.rows)
                 return bound, price(bounded, epsilon, delta, self._filter.order,
@@ -559,9 +562,9 @@ def _with_options(settings: Settings, options: tuple[tuple[str, str], ...]) -> S
     error_for = given.get("error_for") if settings.error_for is None else settings.error_for
     if error is None and not (confidence is None and error_for is None):
         raise Refused("error-target", "confidence and error_for belong to an error", 'error="5%"')
-    if error is not None and settings.bounds is Bounds.AUTO:
+    if error is not None and settings.bounds in (Bounds.AUTO, Bounds.RACE):
         raise Refused("bounds", "an accuracy target uses the declared bounds",
-                      "bounds='auto' without an error, or an error without bounds='auto'")
+                      f"bounds={settings.bounds.value!r} without an error, or an error without it")
     return replace(settings, epsilon=epsilon, delta=delta, rows=rows, error=error,
                    confidence=confidence, error_for=error_for)
 
@@ -570,8 +573,8 @@ def _bounds(given: str | None) -> Bounds:
     """Return whose bounds are wanted."""
     if given is None:
         return Bounds.DEFAULT
-    if given not in (Bounds.AUTO.value, Bounds.DECLARED.value):
-        raise Refused("bounds", f"bounds must be 'auto' or 'declared', got {given!r}",
+    if given not in (Bounds.AUTO.value, Bounds.DECLARED.value, Bounds.RACE.value):
+        raise Refused("bounds", f"bounds must be 'auto', 'declared' or 'race', got {given!r}",
                       "bounds='auto'")
     return Bounds(given)
 

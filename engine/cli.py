@@ -130,8 +130,9 @@ RowsOption = Annotated[int | None, typer.Option(
     metavar="K", show_default=False, help="How many rows of one patient may count.",
 )]
 BoundsOption = Annotated[str | None, typer.Option(
-    "--bounds", metavar="auto|declared", show_default=False,
-    help="auto: a share of the epsilon chooses tighter bounds; declared: the policy's.",
+    "--bounds", metavar="auto|declared|race", show_default=False,
+    help="auto: a share of the epsilon chooses tighter bounds; declared: the policy's; race: sums "
+         "under many bounds at once.",
 )]
 ErrorOption = Annotated[str | None, typer.Option(
     "--error", metavar="NUMBER|PERCENT", show_default=False,

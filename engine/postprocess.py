@@ -11,6 +11,7 @@ from engine.database import Desk, DeskTable, quoted
 from engine.database import run as run_statement
 from engine.readings import read
 from engine.release import Released
+from engine.winner import winners
 from planner.bind import Rows
 from planner.domain import Type, Value
 from planner.emit import GivenValues, outer_statement, public_scans, release_table
@@ -81,6 +82,7 @@ class ReleasedTable:
     measures: tuple[Released, ...]
     centers: tuple[float, ...] = ()  # of each measure; zero for what is no sum
     cuts: tuple[tuple[float, float], ...] = ()  # what clips take from each group, as estimated
+    races: frozenset[int] = frozenset()  # the measures whose numbers are winners (winner.py)
 
 
 def postprocess(
@@ -98,14 +100,17 @@ def postprocess(
     # A statistic's interval follows from the measures it was computed from.
     expressions = [replaced(expression, statistics) for _, expression in outputs]
     noisy = [noisy_columns(expression, relation) for expression in expressions]
+    racing = {(t.source, f"m{place + 1}") for t in tables for place in t.races}
     hidden = tuple(dict.fromkeys(
         column for expression, measures in zip(expressions, noisy, strict=True) if measures
         for read_ in columns_of(expression)
         for column in (read_, *ends_of(read_), *((parts_column(read_),)
-                                                 if read_.source in totals else ()))
+                                                 if read_.source in totals else ()),
+                       *(_ends_of_race(read_) if (read_.source, read_.name) in racing else ()))
     ))
     by_source = {release.source: release for release in releases}
-    loaded = {release_table(t.source): _desk_table(by_source[t.source], t) for t in tables}
+    loaded = {release_table(t.source): _desk_table(by_source[t.source], t, confidence)
+              for t in tables}
     loaded.update(_public_tables(rows, database))
     wanted = (*outputs, *((column.name, column) for column in hidden))
     answer = desk.run(loaded, outer_statement(relation, wanted, given))
@@ -139,9 +144,16 @@ class _Noise:
     confidence: float
     parts: Column | None
     cut: tuple[float, float] = (0.0, 0.0)
+    ends: tuple[Column, ...] = ()  # where a race has its own, row by row
 
     def widths(self, values: Mapping[Expression, Value | None]) -> tuple[float, float]:
         """Return how far the exact number can lie below and above the noisy one in one row."""
+        if self.ends:
+            read_ = [values.get(c) for c in (self.column, *self.ends)]
+            known = [float(v) for v in read_ if isinstance(v, int | float)]
+            if len(known) < len(read_):
+                return inf, inf  # an outer join without a match: there is no interval
+            return known[0] - known[1], known[2] - known[0]
         parts = values.get(self.parts) if self.parts is not None else 1
         count = float(parts) if isinstance(parts, int | float) else inf
         width = summed_width(self.single, self.deviation, count, self.confidence)
@@ -163,11 +175,19 @@ def _noises(
             continue
         table = by_source[totals.get(column.source, column.source)]
         place = int(column.name[1:]) - 1
+        if place in table.races:
+            found.append(_Noise(column, 0.0, 0.0, confidence, None, ends=_ends_of_race(column)))
+            continue
         released, cut = table.measures[place], (table.cuts[place] if table.cuts else (0.0, 0.0))
         parts = parts_column(column) if column.source in totals else None
         found.append(_Noise(column, released.half_width(confidence), released.deviation(),
                             confidence, parts, cut))
     return tuple(found)
+
+
+def _ends_of_race(column: Column) -> tuple[Column, ...]:
+    """Return the two columns that hold the ends of a race's interval."""
+    return tuple(replace(column, name=f"{column.name}_{end}") for end in ("low", "high"))
 
 
 def _value(value: object, kind: Type) -> Cell:
@@ -177,7 +197,7 @@ def _value(value: object, kind: Type) -> Cell:
     return value  # type: ignore[return-value]
 
 
-def _desk_table(release: Release, table: ReleasedTable) -> DeskTable:
+def _desk_table(release: Release, table: ReleasedTable, confidence: float) -> DeskTable:
     names: list[str] = []
     types: list[str] = []
     values: list[Sequence[object]] = []
@@ -197,13 +217,27 @@ def _desk_table(release: Release, table: ReleasedTable) -> DeskTable:
         names.append(f"c{place + 1}")
         types.append("DOUBLE")
         values.append([table.centers[place]] * len(table.keys))
-    for name, kind, column in (*_readings(release, table), *_statistics(release, table)):
+    for name, kind, column in (*_races(table, confidence), *_readings(release, table),
+                               *_statistics(release, table)):
         names.append(name)
         types.append(kind)
         values.append(column)
     if not names:
         names, types, values = ["one"], ["BIGINT"], [[1] * len(table.keys)]
     return DeskTable(tuple(names), tuple(types), tuple(values))
+
+
+def _races(
+    table: ReleasedTable, confidence: float
+) -> list[tuple[str, str, Sequence[object]]]:
+    """Return the columns m1, m1_low, m1_high of each race; all of them hold together."""
+    found: list[tuple[str, str, Sequence[object]]] = []
+    each = confidence_of(max(len(table.measures), 1), confidence)
+    for place in sorted(table.races):
+        rows = winners(table.measures[place], each)
+        for i, suffix in enumerate(("", "_low", "_high")):
+            found.append((f"m{place + 1}{suffix}", "DOUBLE", [row[i] for row in rows]))
+    return found
 
 
 def _readings(

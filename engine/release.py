@@ -12,7 +12,7 @@ from engine.execution import Exact
 from mechanisms import combined, gaussian, laplace
 from mechanisms.quantile_tree import NODES, node_counts
 from mechanisms.randomness import Randomness
-from planner.bounded_sql import SELECTION, SPREAD_OUT
+from planner.bounded_sql import SELECTION, is_spread_out, race_grid
 from planner.bounding import Shape
 from planner.domain import Value
 from planner.narrowing import Key
@@ -97,8 +97,7 @@ def add_noise(
     the sensitivity was computed: the sum of two integers is exact. `randomness` None means no
     noise and is reached in insecure testing only.
     """
-    aggregate = priced.bounded.measure.aggregate
-    if aggregate in SPREAD_OUT:
+    if is_spread_out(priced.bounded):
         return _spread_out(priced, keys, exact, randomness)
     noise = _noise(priced, len(keys), randomness)
     if priced.mechanism is Mechanism.EXACT and priced.grid.low == priced.grid.high == 0 and (
@@ -113,7 +112,11 @@ def add_noise(
 def _spread_out(
     priced: Priced, keys: tuple[Key, ...], exact: Mapping[Key, Any], randomness: Randomness | None
 ) -> Released:
-    """Return a tree's or histogram's counts, every node and every value with noise of its own."""
+    """Return the counts of a tree or histogram, or the truncations of a race.
+
+    Every node, value and truncation has noise of its own.
+    """
+    step = 1.0
     if priced.bounded.strategy.shape is Shape.UNBOUNDED:
         raw = tuple(exact.get(key, {}) for key in keys)
         return Released(keys, (), priced.mechanism, priced.scale, 1.0, 0, raw)
@@ -121,6 +124,9 @@ def _spread_out(
     members: tuple[Value, ...] = ()
     if measure.aggregate is Aggregate.HISTOGRAM and measure.argument is not None:
         members = measure.argument.domain.members() or ()
+    if priced.bounded.strategy.shape is Shape.RACE:
+        truncations = priced.bounded.strategy.rows
+        members, step = tuple(range(truncations)), race_grid(priced.grid, truncations).step
     width = NODES if measure.aggregate is Aggregate.TREE else len(members)
     noise = _noise(priced, width * len(keys), randomness)
     values: list[int] = []
@@ -132,7 +138,7 @@ def _spread_out(
         )
         values.extend(n + z for n, z in zip(counts, noise[i * width : (i + 1) * width],
                                             strict=True))
-    return Released(keys, tuple(values), priced.mechanism, priced.scale, 1.0, width)
+    return Released(keys, tuple(values), priced.mechanism, priced.scale, step, width)
 
 
 def _noise(priced: Priced, size: int, randomness: Randomness | None) -> list[int]:

@@ -17,6 +17,7 @@ from engine.execution import Reader
 from engine.history import combined
 from engine.postprocess import ReleasedTable, Table, postprocess
 from engine.release import Released, add_noise, choose_keys, from_payload, to_payload
+from engine.winner import named_winners
 from mechanisms.randomness import Randomness
 from planner.adaptive import Ends
 from planner.bind import Bound, Rows
@@ -26,6 +27,7 @@ from planner.emit import GivenValues
 from planner.narrowing import Key
 from planner.plan import Plan
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease, adapted
+from planner.race import is_race
 from planner.relation import Release, walk_relations
 from planner.uncertainty import CONFIDENCE
 
@@ -87,7 +89,7 @@ def recall(
             found = _find(kept, key_of(column.key, chosen, uses), column, first=is_pilot)
             if found is not None:
                 known[column.key] = found
-    return plan, known
+    return named_winners(plan, known, CONFIDENCE), known
 
 
 def _with_chosen_bounds(
@@ -142,7 +144,7 @@ def fill(
                 fresh = add_noise(column, keys, values, noise)
                 earlier = _kept_best(kept, _kept_key(release, column, done, given))
                 done[column.key] = combined(fresh, earlier)
-    return plan, done
+    return named_winners(plan, done, CONFIDENCE), done
 
 
 def _kept_best(kept: Kept | None, key: str) -> Released | None:
@@ -246,6 +248,7 @@ def finish(
             tuple(known[column.key] for column in r.measures),
             tuple(column.bounded.measure.center for column in r.measures),
             tuple(_for_each_key(cut, len(keys_of(r, known))) for cut in r.cut),
+            frozenset(i for i, column in enumerate(r.measures) if is_race(column.bounded)),
         )
         for r in releases
     )

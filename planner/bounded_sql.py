@@ -74,7 +74,7 @@ def statements(
         strategy = measure.strategy
         aggregate = measure.measure.aggregate
         limited = aggregate in LIMITED and strategy.shape is Shape.UNIT_CLIP
-        if limited or aggregate in SPREAD_OUT:
+        if limited or is_spread_out(measure):
             alone.append([(place, measure)])
         else:
             same = next((g for g in by_strategy if _equal(g[0][1].strategy, strategy)), None)
@@ -90,6 +90,11 @@ def statements(
         sql = _print(bounded.release, strategy, measures, chosen, given)
         printed.append(Statement(sql, tuple(place for place, _ in group)))
     return tuple(printed)
+
+
+def is_spread_out(bounded: BoundedMeasure) -> bool:
+    """Return whether a measure gives many numbers for each group."""
+    return bounded.measure.aggregate in SPREAD_OUT or bounded.strategy.shape is Shape.RACE
 
 
 def _equal(one: Strategy, other: Strategy) -> bool:
@@ -123,6 +128,8 @@ def _print(
     printer = printer_for(relation, read, extra, given)
     if measures[0].aggregate in SPREAD_OUT:
         return _by_bins(printer, release, strategy, measures[0])
+    if strategy.shape is Shape.RACE:
+        return _by_race(printer, release, strategy, measures[0], grids[0])
     if strategy.shape is Shape.UNIT_TOTAL:
         return _by_totals(printer, release, strategy, measures, grids)
     if strategy.shape not in (Shape.UNIT_CLIP, Shape.NORM_SCALE):
@@ -393,6 +400,46 @@ def _by_totals(
              f"{_group_by(len(keys) + 1)}")
     return (f"SELECT {', '.join(sums)} FROM (SELECT {', '.join(listed)} FROM ({parts})) "
             f"{_group_by(len(keys))}")
+
+
+def _by_race(
+    printer: Printer, release: Release, strategy: Strategy, measure: Measure, grid: Grid | None,
+) -> str:
+    """Scale the parts of each unit down to every truncation of its total, in one pass.
+
+    Rows are added up on a grid as fine as the narrowest truncation needs; truncation j is told in
+    2^j of its steps, in which all truncations are equally wide.
+
+    Guarantee: as for `_by_totals`, for each truncation: the magnitudes of a unit's parts add up
+    to at most `grid.largest * 2^j` fine steps, so to at most `grid.largest` of 2^j of them.
+    """
+    if grid is None:
+        raise ValueError("a race needs a grid")
+    unit = column_name(unit_of(strategy.relation))
+    keys = [f"k{i + 1}" for i in range(len(release.keys))]
+    finest = race_grid(grid, strategy.rows)
+    shown = [f"{unit} AS u"]
+    shown += [f"{printer.key(key)} AS {name}" for key, name in zip(release.keys, keys, strict=True)]
+    shown.append(f"COALESCE({_aggregate(printer, measure, finest, strategy)}, 0) AS p")
+    parts = (f"SELECT {', '.join(shown)} FROM {printer.relation(strategy.relation)}"
+             f"{_group_by(len(keys) + 1)}")
+    each = []
+    for j in range(strategy.rows):
+        kept = _shared("p", "n", grid.largest * 2**j)
+        each.append(f"CAST(SUM(({kept}) // {2**j}) AS HUGEINT) AS t{j}")
+    sums = (f"SELECT {', '.join((*keys, *each))} FROM (SELECT *, SUM(ABS(p)) OVER "
+            f"(PARTITION BY u) AS n FROM ({parts})){_group_by(len(keys))}")
+    numbered = " UNION ALL ".join(
+        f"SELECT {', '.join((*keys, f'{j} AS b', f't{j} AS m1'))} FROM __sums"
+        for j in range(strategy.rows)
+    )
+    return f"WITH __sums AS MATERIALIZED ({sums}) {numbered}"
+
+
+def race_grid(grid: Grid, truncations: int) -> Grid:
+    """Return the grid of the narrowest truncation; `grid` is that of the widest."""
+    finer = 2 ** (truncations - 1)
+    return Grid(grid.step / finer, grid.low * finer, grid.high * finer)
 
 
 def _shared(part: str, total: str, most: int) -> str:

@@ -50,6 +50,7 @@ class Shape(Enum):
     UNIT_CLIP = "per-patient clip"
     NORM_SCALE = "norm scaling"
     UNIT_TOTAL = "per-patient total"
+    RACE = "race to the top"
     UNBOUNDED = "no bound (testing only)"
 
 
@@ -64,7 +65,9 @@ class Strategy:
     parts of a unit with n > `rows` rows are all scaled by `rows` / n, toward zero; n counts the
     rows on which one of the `weigh` conditions holds (each a conjunction). UNIT_TOTAL: a unit's
     parts of a sum are scaled, toward zero, so that their magnitudes add up to no more than the
-    largest value; `rows` is 1, because all of a unit's rows together count like one value.
+    largest value; `rows` is 1, because all of a unit's rows together count like one value. RACE:
+    the same for `rows` truncations at once, the widest at the largest value and each other one
+    half as wide as the next; each is counted in its own units, `largest` of them.
     """
 
     shape: Shape
@@ -87,12 +90,15 @@ class Strategy:
         `rows * largest`. A count of distinct values moves by at most the unit's rows. By scaling:
         the parts of n rows have an L1 norm of at most n * largest, so scaled ones of at most
         `rows * largest`; the L2 norm is never above the L1 norm. By totals: the parts of a unit
-        have an L1 norm of at most `largest`, which is that of one row.
+        have an L1 norm of at most `largest`, which is that of one row. In a race that holds for
+        each of `rows` truncations, which are all released.
         """
         if self.shape is Shape.UNIT_CLIP and measure.aggregate in LIMITED:
             return self._by_rows(measure, 1)  # the SQL keeps `rows` rows or values of a unit
         if measure.aggregate is Aggregate.UNITS:
             return self.groups, self.groups
+        if self.shape is Shape.RACE:
+            return self.rows * largest, self.rows * largest**2
         if self.shape is Shape.UNIT_CLIP:
             part = self.rows * largest
             return self.groups * part, self.groups * part**2
@@ -123,6 +129,9 @@ class Strategy:
         if self.shape is Shape.UNIT_TOTAL:
             return ("a patient's rows are added up first, over all groups; a larger total is "
                     "scaled down to the clip")
+        if self.shape is Shape.RACE:
+            return (f"a patient's rows are added up first, over all groups, and scaled down to "
+                    f"each of {self.rows} totals, from the widest by halves")
         cut = ", chosen at random" if self.limit_groups else ""
         return (f"a patient's rows are added up first; at most {self.groups} groups{cut}, "
                 f"each clipped to what {self.rows} rows can give")
@@ -189,6 +198,11 @@ def by_total(release: Release) -> Strategy:
     domain. For the same noise no limit on rows and values keeps more of a sum of one sign.
     """
     return Strategy(Shape.UNIT_TOTAL, release.input, 1, 1)
+
+
+def by_race(release: Release, truncations: int) -> Strategy:
+    """Return the strategy that limits a patient's total in so many ways at once."""
+    return Strategy(Shape.RACE, release.input, truncations, 1)
 
 
 def _unbounded(relation: Relation) -> Strategy:

@@ -50,6 +50,7 @@ class Bounds(Enum):
 
     AUTO = "auto"
     DECLARED = "declared"
+    RACE = "race"  # many bounds at once (race.py)
     DEFAULT = "default"  # chosen where the policy says that its bounds are loose
 
 
@@ -107,7 +108,7 @@ def pilot_of(
     releases are bounded like any other (bounding.py), so their sensitivity holds.
     """
     release = bounded.release
-    if bounds is Bounds.DECLARED:
+    if bounds in (Bounds.DECLARED, Bounds.RACE):
         return None
     clipped = [
         (place, measure) for place, measure in enumerate(release.measures)
@@ -122,7 +123,7 @@ def pilot_of(
     )
     if not (clipped or cuts):
         return None
-    if rows is None and takes_totals(bounded):
+    if rows is None and has_totals(bounded) and shape.strategy.shape is not Shape.ONE_ROW:
         totals, places = _totals(release, shape.strategy.rows)
         return Pilot(None, None, places, frozenset(), rows, totals)
     sizes, places = _sizes(release, clipped, rows)
@@ -130,21 +131,18 @@ def pilot_of(
                  _read_alone(bound_, release.source), rows)
 
 
-def takes_totals(bounded: BoundedRelease) -> bool:
+def has_totals(bounded: BoundedRelease) -> bool:
     """Return whether all that adds up here are sums that can be limited by a patient's total.
 
-    Where a patient has one row, value and total are the same. A count or an average beside a sum
-    keeps both to the same rows, because people divide one by the other.
+    A count or an average beside a sum keeps both to the same rows, because people divide one by
+    the other.
     """
     release = bounded.release
-    additive = [
-        (place, m.measure, m.strategy) for place, m in enumerate(bounded.measures)
-        if m.measure.aggregate in ADDITIVE
-    ]
+    additive = [(place, m) for place, m in enumerate(release.measures) if m.aggregate in ADDITIVE]
     return bool(additive) and all(
-        strategy.shape is not Shape.ONE_ROW and place not in release.centred
-        and measure.center == 0 and _is_clippable(place, measure, release)
-        for place, measure, strategy in additive
+        place not in release.centred and measure.center == 0
+        and _is_clippable(place, measure, release)
+        for place, measure in additive
     )
 
 

@@ -53,7 +53,7 @@ def truncated(
         declared = max(map(abs, domain.interval or (0.0, 0.0)))
         price = groups * noises[place] / declared if declared else 0.0
         clip = min(clip_of(totals[histogram], domain, price), declared)
-        measure = _limited(before.measure, clip)
+        measure = limited_to(before.measure, clip)
         measures.append(BoundedMeasure(measure, by_total(bounded.release), before.rejected))
         over = hidden_beyond(totals[histogram], domain, clip)
         cuts.append(_sides(over, before.measure))
@@ -129,7 +129,7 @@ def _total_of(pilot: Pilot, histogram: int) -> Domain:
     return domain
 
 
-def _limited(measure: Measure, clip: float) -> Measure:
+def limited_to(measure: Measure, clip: float) -> Measure:
     """Return the sum whose values, and so a patient's total, are at most `clip`.
 
     The domain may be wider than that of a row: it is the bound of all rows together.

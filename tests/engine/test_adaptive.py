@@ -118,7 +118,7 @@ def test_the_interval_holds_the_truth_though_values_are_clipped(policy: Path) ->
 
 def test_bounds_are_auto_or_declared(policy: Path) -> None:
     with Engine.open(policy, insecure_testing=True, seed=1) as engine, pytest.raises(
-        Refused, match="'auto' or 'declared'"
+        Refused, match="'auto', 'declared' or 'race'"
     ):
         engine.query("SELECT SUM(visits) FROM people", bounds="raw")
 
