@@ -58,7 +58,7 @@ def _winner(
     wide = released.half_width(1 - missing)
     fined = [(2**j * (n * released.step - fine), j) for j, n in enumerate(vector)]
     low, best = max(fined)
-    value = 2**best * vector[best] * released.step
+    value = max(2**best * vector[best] * released.step, 0.0)  # zero is in the race, for nothing
     high = 2 ** (count - 1) * (vector[-1] * released.step + wide)
     return value, min(max(low, 0.0), value), max(high, value), best
 

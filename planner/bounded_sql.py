@@ -426,7 +426,7 @@ def _by_race(
     each = []
     for j in range(strategy.rows):
         kept = _shared("p", "n", grid.largest * 2**j)
-        each.append(f"CAST(SUM(({kept}) // {2**j}) AS HUGEINT) AS t{j}")
+        each.append(f"COALESCE(CAST(SUM(({kept}) // {2**j}) AS HUGEINT), 0) AS t{j}")
     sums = (f"SELECT {', '.join((*keys, *each))} FROM (SELECT *, SUM(ABS(p)) OVER "
             f"(PARTITION BY u) AS n FROM ({parts})){_group_by(len(keys))}")
     numbered = " UNION ALL ".join(

@@ -33,6 +33,7 @@ REPLAY = NEIGHBOURS + "test_one_patient_moves_no_measure_further_than_stated"
 ADAPTED = NEIGHBOURS + "test_one_patient_moves_neither_pilot_nor_answer_further_than_stated"
 TOTALS = ("tests/engine/test_adaptive.py::"
           "test_no_patient_moves_a_sum_by_more_than_the_clip_of_his_total")
+RACE = "tests/engine/test_race.py::test_no_patient_moves_all_truncations_further_than_stated"
 KNOWN = "tests/engine/test_known_bugs.py::"
 KEPT = "tests/engine/test_kept_answers.py::"
 CALIBRATION = "tests/mechanisms/test_calibration.py::"
@@ -110,6 +111,11 @@ PLANTED = (
             (TOTALS,)),
     Planted("a patient's total that depends on other patients", "planner/bounded_sql.py",
             "OVER (PARTITION BY u) AS {total}", "OVER () AS {total}", (TOTALS,)),
+    Planted("a race that pays for one truncation", "planner/bounding.py",
+            "            return self.rows * largest, self.rows * largest**2\n",
+            "            return largest, largest**2\n", (RACE,)),
+    Planted("a race whose truncations truncate nothing", "planner/bounded_sql.py",
+            'kept = _shared("p", "n", grid.largest * 2**j)', 'kept = "p"', (RACE,)),
     Planted("stored integers are never clamped to narrower bounds", "planner/grid.py",
             "ends = None if low <= proven[0] else low, None if proven[1] <= high else high",
             "ends = None, None",
