@@ -33,6 +33,7 @@ from planner.relation import (
     rows_max,
     walk_relations,
 )
+from planner.uncertainty import totals_of
 
 # Values of a real column are told apart down to its largest bound over 2^30.
 OCTAVES_MAX = 30
@@ -62,8 +63,9 @@ class Pilot:
     one histogram for each value. `places` gives, for each measure of the release, the histogram
     that chooses its clip, or None where it keeps its bounds. `alone` are the measures that are
     read by themselves and not only inside an average; `asked` is the caller's number of rows.
-    `totals` counts patients by what their rows add up to and takes the place of both others
-    (truncation.py chooses by it).
+
+    `totals` counts patients by what their rows add up to, one histogram for each sum that is
+    limited so (truncation.py chooses by it); `total_places` gives them, as `places` does.
     """
 
     rows: BoundedRelease | None
@@ -72,6 +74,12 @@ class Pilot:
     alone: frozenset[int]
     asked: int | None
     totals: BoundedRelease | None = None
+    total_places: tuple[int | None, ...] = ()
+
+    @property
+    def limited(self) -> frozenset[int]:
+        """The measures that a patient's total limits, whatever rows and clips are chosen."""
+        return frozenset(i for i, place in enumerate(self.total_places) if place is not None)
 
     @property
     def releases(self) -> tuple[BoundedRelease, ...]:
@@ -123,12 +131,16 @@ def pilot_of(
     )
     if not (clipped or cuts):
         return None
-    if rows is None and has_totals(bounded) and shape.strategy.shape is not Shape.ONE_ROW:
-        totals, places = _totals(release, shape.strategy.rows)
-        return Pilot(None, None, places, frozenset(), rows, totals)
-    sizes, places = _sizes(release, clipped, rows)
-    return Pilot(_rows(bounded, shape) if cuts else None, sizes, places,
-                 _read_alone(bound_, release.source), rows)
+    limited = frozenset[int]()
+    if rows is None and shape.strategy.shape is not Shape.ONE_ROW:
+        limited = _limited_by_total(release, bound_)
+    rest = [(place, measure) for place, measure in clipped if place not in limited]
+    sizes, places = _sizes(release, rest, rows)
+    totals, total_places = _totals(release, limited, shape.strategy.rows)
+    others = any(m.aggregate in ADDITIVE for i, m in enumerate(release.measures)
+                 if i not in limited)
+    return Pilot(_rows(bounded, shape) if cuts and others else None, sizes, places,
+                 _read_alone(bound_, release.source) - limited, rows, totals, total_places)
 
 
 def has_totals(bounded: BoundedRelease) -> bool:
@@ -138,17 +150,44 @@ def has_totals(bounded: BoundedRelease) -> bool:
     the other.
     """
     release = bounded.release
-    additive = [(place, m) for place, m in enumerate(release.measures) if m.aggregate in ADDITIVE]
-    return bool(additive) and all(
-        place not in release.centred and measure.center == 0
+    additive = {place for place, m in enumerate(release.measures) if m.aggregate in ADDITIVE}
+    return bool(additive) and additive == _sums_apart(release)
+
+
+def _sums_apart(release: Release) -> frozenset[int]:
+    """Return the sums that stand for themselves and not for a mean about a center."""
+    return frozenset(
+        place for place, measure in enumerate(release.measures)
+        if place not in release.centred and measure.center == 0
         and _is_clippable(place, measure, release)
-        for place, measure in additive
     )
 
 
+def _limited_by_total(release: Release, bound_: Bound) -> frozenset[int]:
+    """Return the sums that a patient's total limits: those that no count or mean stands beside.
+
+    What one expression reads together, a sum over a count for instance, is left to the same rows
+    of a patient: two numbers that are cut differently would make a wrong quotient.
+    """
+    every = (bound_.rows, *(g.rows for g in bound_.givens))
+    sources = {release.source, *(total for rows in every
+                                 for total, below in totals_of(rows.relation).items()
+                                 if below == release.source)}
+    found = _sums_apart(release)
+    together = [
+        {int(c.name[1:]) - 1 for c in columns_of(e) if c.source in sources and c.name[0] == "m"}
+        for rows in every for e in _expressions_above(rows)
+    ]
+    for _ in together:  # one that is left to its rows may take another with it
+        for places in together:
+            if not places <= found:
+                found -= places
+    return found
+
+
 def _totals(
-    release: Release, rows: int
-) -> tuple[BoundedRelease, tuple[int | None, ...]]:
+    release: Release, limited: frozenset[int], rows: int
+) -> tuple[BoundedRelease | None, tuple[int | None, ...]]:
     """Count patients by the octave of what the magnitudes of their rows add up to.
 
     The largest octave ends at what the declared bounds let a patient count.
@@ -162,7 +201,7 @@ def _totals(
     counted: list[Measure] = []
     for place, measure in enumerate(release.measures):
         value = measure.argument
-        if measure.aggregate is not Aggregate.SUM or value is None:
+        if place not in limited or value is None:
             continue
         top = rows * max(map(abs, value.domain.interval or (0.0, 0.0)))
         whole = value.domain.type is Type.INTEGER and top < WHOLE_MAX
@@ -173,8 +212,10 @@ def _totals(
             total = Column(source, f"m{len(items)}", domain, per_unit=True)
             counted.append(Measure(Aggregate.HISTOGRAM, size_of(total), _present(total, ())))
         found[place] = items.index(item)
+    if not items:
+        return None, tuple(found)
     unit = UnitAggregate(source, release.input, (), tuple(items))
-    asked = Release(_own_source(release, 2), unit, (), tuple(counted))
+    asked = Release(_own_source(release, 0), unit, (), tuple(counted))
     return bound(asked, None), tuple(found)
 
 

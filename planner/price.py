@@ -224,10 +224,9 @@ def adapted(
     rows = None if pilot.rows is None else seen[pilot.rows.release.source][0]
     sizes = () if pilot.sizes is None else seen[pilot.sizes.release.source]
     noises = tuple(column.deviation / sqrt(2) for column in release.measures)
+    found = adapt(release.bounded, pilot, rows, sizes, noises)
     if pilot.totals is not None:
-        found = truncated(release.bounded, pilot, seen[pilot.totals.release.source], noises)
-    else:
-        found = adapt(release.bounded, pilot, rows, sizes, noises)
+        found = truncated(found, pilot, seen[pilot.totals.release.source], noises)
     return replace(_price_release(found.bounded, plan.terms), cut=found.cut, words=found.words)
 
 

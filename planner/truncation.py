@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import ceil, log
 
 from planner.adaptive import GROUPS_UNKNOWN, Adapted, Ends, Histogram
-from planner.bounding import ADDITIVE, BoundedMeasure, BoundedRelease, by_total
+from planner.bounding import BoundedMeasure, by_total
 from planner.collector import with_domain
 from planner.domain import Domain, Type, integer, real
 from planner.expression import Column
@@ -29,35 +29,34 @@ HIDDEN = 3.0
 
 
 def truncated(
-    bounded: BoundedRelease, pilot: Pilot, totals: tuple[Histogram, ...],
-    noises: tuple[float, ...],
+    before: Adapted, pilot: Pilot, totals: tuple[Histogram, ...], noises: tuple[float, ...]
 ) -> Adapted:
-    """Limit each sum by the total of a patient that its histogram suggests.
+    """Limit sums by the total of a patient that their histograms suggest.
 
+    `before` is what the rest of the pilot chose, and is kept for what is limited otherwise;
     `noises` are the mean absolute noises at the declared bounds. Where a histogram shows nothing
     the clip is what the declared bounds let a patient count, at the same noise.
 
     Guarantee: the result is a function of its arguments, none of which is private. Every sum gets
-    the strategy `by_total`, whose sensitivity holds for any clip; what is no sum is unchanged.
+    the strategy `by_total`, whose sensitivity holds for any clip.
     """
-    keys = bounded.keys
+    bounded, keys = before.bounded, before.bounded.keys
     groups = GROUPS_UNKNOWN if keys is None else max(len(keys), 1)
-    measures, cuts, words = [], [], []
-    for place, before in enumerate(bounded.measures):
-        histogram = pilot.places[place]
-        if histogram is None or before.measure.aggregate not in ADDITIVE:
-            measures.append(before)
-            cuts.append((0.0, 0.0))
+    measures, cuts, words = list(bounded.measures), list(before.cut), list(before.words)
+    for place, histogram in enumerate(pilot.total_places):
+        if histogram is None:
             continue
+        entry = measures[place]
         domain = _total_of(pilot, histogram)
         declared = max(map(abs, domain.interval or (0.0, 0.0)))
         price = groups * noises[place] / declared if declared else 0.0
         clip = min(clip_of(totals[histogram], domain, price), declared)
-        measure = limited_to(before.measure, clip)
-        measures.append(BoundedMeasure(measure, by_total(bounded.release), before.rejected))
         over = hidden_beyond(totals[histogram], domain, clip)
-        cuts.append(_sides(over, before.measure))
-        words += _words(before.measure, clip, declared, over)
+        measures[place] = BoundedMeasure(
+            limited_to(entry.measure, clip), by_total(bounded.release), entry.rejected
+        )
+        cuts[place] = _sides(over, entry.measure)
+        words += _words(entry.measure, clip, declared, over)
     release = replace(bounded.release, measures=tuple(m.measure for m in measures))
     chosen = replace(bounded, release=release, measures=tuple(measures))
     return Adapted(chosen, tuple(cuts), tuple(dict.fromkeys(words)))
