@@ -174,9 +174,9 @@ class Engine:
         `epsilon` and `delta` are what the whole question may cost (defaults from the policy);
         `rows` is how many rows of one patient may count; `dialect` is the SQL it is written in
         (postgres, bigquery, snowflake, spark, tsql, ...). `bounds` "auto" lets a share of the
-        epsilon choose tighter bounds, "declared" takes those of the policy; by default they are
-        chosen where the policy calls them loose. `noiseless` and an infinite epsilon work on an
-        engine opened with insecure_testing only.
+        epsilon choose tighter bounds, "declared" takes those of the policy, "race" answers sums
+        under many bounds; by default they are chosen where the policy calls them loose.
+        `noiseless` and an infinite epsilon work on an engine opened with insecure_testing only.
         `error` says how exact the answer must be and pays no more than that takes, with epsilon
         as the most: "5%" of the answer, or 50 to either side, at `confidence` ("95%"), for "all"
         groups, a share of them, or their "total" (`error_for`). Where that is not enough the

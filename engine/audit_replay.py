@@ -22,7 +22,6 @@ from mechanisms.quantile_tree import node_counts
 from mechanisms.randomness import Randomness
 from planner.bind import Bound
 from planner.bounded_sql import SELECTION, is_spread_out
-from planner.bounding import Shape
 from planner.price import NoisePlan, Priced
 from planner.relation import Aggregate
 
@@ -97,7 +96,7 @@ def flat(column: Priced, values: Mapping[tuple[Any, ...], Any]) -> Vector:
             (*key, node): int(n) for key, bins in values.items()
             for node, n in enumerate(node_counts(bins)) if n
         }
-    if column.bounded.strategy.shape is Shape.RACE:
+    if column.bounded.is_race:
         return {(*key, j): int(n) for key, clips in values.items() for j, n in clips.items()}
     if aggregate is Aggregate.HISTOGRAM:
         argument = column.bounded.measure.argument

@@ -124,7 +124,7 @@ def _spread_out(
     members: tuple[Value, ...] = ()
     if measure.aggregate is Aggregate.HISTOGRAM and measure.argument is not None:
         members = measure.argument.domain.members() or ()
-    if priced.bounded.strategy.shape is Shape.RACE:
+    if priced.bounded.is_race:
         truncations = priced.bounded.strategy.rows
         members, step = tuple(range(truncations)), race_grid(priced.grid, truncations).step
     width = NODES if measure.aggregate is Aggregate.TREE else len(members)

@@ -27,7 +27,6 @@ from planner.emit import GivenValues
 from planner.narrowing import Key
 from planner.plan import Plan
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease, adapted
-from planner.race import is_race
 from planner.relation import Release, walk_relations
 from planner.uncertainty import CONFIDENCE
 
@@ -248,7 +247,7 @@ def finish(
             tuple(known[column.key] for column in r.measures),
             tuple(column.bounded.measure.center for column in r.measures),
             tuple(_for_each_key(cut, len(keys_of(r, known))) for cut in r.cut),
-            frozenset(i for i, column in enumerate(r.measures) if is_race(column.bounded)),
+            frozenset(i for i, column in enumerate(r.measures) if column.bounded.is_race),
         )
         for r in releases
     )

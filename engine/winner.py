@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from engine.release import Released
 from planner.price import NoisePlan
-from planner.race import is_race
 
 Winner = tuple[float, float, float]  # the number, and the ends of its interval
 
@@ -43,9 +42,9 @@ def named_winners(
     return replace(plan, releases=tuple(
         replace(release, words=tuple(dict.fromkeys(
             word for column in release.measures
-            if is_race(column.bounded) and column.key in known
+            if column.bounded.is_race and column.key in known
             for word in _words(known[column.key], column.bounded.measure.argument, confidence)
-        ))) if any(is_race(c.bounded) for c in release.measures) else release
+        ))) if any(c.bounded.is_race for c in release.measures) else release
         for release in plan.releases
     ))
 

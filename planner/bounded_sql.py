@@ -94,7 +94,7 @@ def statements(
 
 def is_spread_out(bounded: BoundedMeasure) -> bool:
     """Return whether a measure gives many numbers for each group."""
-    return bounded.measure.aggregate in SPREAD_OUT or bounded.strategy.shape is Shape.RACE
+    return bounded.measure.aggregate in SPREAD_OUT or bounded.is_race
 
 
 def _equal(one: Strategy, other: Strategy) -> bool:

@@ -131,7 +131,8 @@ class Strategy:
                     "scaled down to the clip")
         if self.shape is Shape.RACE:
             return (f"a patient's rows are added up first, over all groups, and scaled down to "
-                    f"each of {self.rows} totals, from the widest by halves")
+                    f"each of {self.rows} totals, from the widest by halves; the noise is that of "
+                    "the widest, and halves with them")
         cut = ", chosen at random" if self.limit_groups else ""
         return (f"a patient's rows are added up first; at most {self.groups} groups{cut}, "
                 f"each clipped to what {self.rows} rows can give")
@@ -144,6 +145,11 @@ class BoundedMeasure:
     measure: Measure
     strategy: Strategy
     rejected: tuple[tuple[Shape, str], ...] = ()
+
+    @property
+    def is_race(self) -> bool:
+        """Whether it is answered under many truncations at once (race.py)."""
+        return self.strategy.shape is Shape.RACE
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,6 +263,8 @@ def _error(expression: Expression, priced: NoisePlan) -> float | None:
         source = release.bounded.release.source
         if isinstance(expression, Column) and expression.source == source:
             if expression.name.startswith("m"):
+                if release.measures[int(expression.name[1:]) - 1].bounded.is_race:
+                    return None  # which truncation wins depends on the answer
                 return release.measures[int(expression.name[1:]) - 1].half_width(CONFIDENCE)
             return None
         if isinstance(expression, Call) and expression.function == "average":

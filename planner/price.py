@@ -20,7 +20,7 @@ from mechanisms.pricing import loss_of
 from mechanisms.quantile_tree import NODES
 from planner.adaptive import Ends, Histogram, adapt
 from planner.bounded_sql import SELECTION, Statement, statements
-from planner.bounding import BoundedMeasure, BoundedRelease, Shape, Strategy
+from planner.bounding import BoundedMeasure, BoundedRelease, Strategy
 from planner.canonical import (
     Numbering,
     expression_text,
@@ -386,8 +386,8 @@ def _grid(bounded: BoundedMeasure, budget: Terms) -> Grid:
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
     step = 2.0 ** floor(log2(scale / STEP_SHARE))
-    racing = bounded.strategy.shape is Shape.RACE  # rows are read on a finer grid than stored
-    stored = None if racing else stored_grid(
+    # A race reads rows on a finer grid than the stored one.
+    stored = None if bounded.is_race else stored_grid(
         measure.argument, bounded.strategy.relation, measure.center, step, scale
     )
     if stored is not None:

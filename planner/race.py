@@ -14,7 +14,7 @@ from dataclasses import replace
 from math import ceil, log2
 
 from planner.bind import Bound
-from planner.bounding import ADDITIVE, BoundedMeasure, BoundedRelease, Shape, by_race
+from planner.bounding import ADDITIVE, BoundedMeasure, BoundedRelease, by_race
 from planner.domain import Type
 from planner.pilot import has_totals
 from planner.refusal import Refused
@@ -61,11 +61,6 @@ def _racing(before: BoundedMeasure, bounded: BoundedRelease) -> BoundedMeasure:
     if whole and ends[1] > 0:
         count = max(2, min(count, ceil(log2(rows * ends[1])) + 1))
     return BoundedMeasure(measure, by_race(bounded.release, count), before.rejected)
-
-
-def is_race(bounded: BoundedMeasure) -> bool:
-    """Return whether a measure is answered under many truncations."""
-    return bounded.strategy.shape is Shape.RACE
 
 
 def _refused(why: str) -> Refused:
