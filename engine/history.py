@@ -38,7 +38,8 @@ def combined(fresh: Released, earlier: Released | None) -> Released:
         return fresh
     step = min(fresh.step, earlier.step)
     one, other = fresh.deviation(), earlier.deviation()
-    deviation = hypot(law.deviation(one, other), ROUNDING * step)
+    widest = max(fresh.units, default=1)
+    deviation = hypot(law.deviation(one, other), ROUNDING * step * widest)
     if not deviation < one:
         return fresh
     weight = law.weight(one, other)
@@ -47,13 +48,15 @@ def combined(fresh: Released, earlier: Released | None) -> Released:
         law.mean(int(a) * finer[0], int(b) * finer[1], weight)
         for a, b in zip(fresh.values, earlier.values, strict=True)
     )
-    return Released(fresh.keys, values, Mechanism.COMBINED, deviation / step, step)
+    return Released(fresh.keys, values, Mechanism.COMBINED, deviation / (step * widest), step,
+                    units=fresh.units)
 
 
 def _same_cells(fresh: Released, earlier: Released) -> bool:
     """Return whether both give one number for each of the same keys, on grids that fit."""
     ratio = max(fresh.step, earlier.step) / min(fresh.step, earlier.step)
     return (
-        fresh.keys == earlier.keys and fresh.width == earlier.width == 1
+        fresh.keys == earlier.keys and fresh.units == earlier.units
+        and fresh.width == earlier.width == 1
         and len(fresh.values) == len(earlier.values) == len(fresh.keys) and ratio.is_integer()
     )

@@ -83,7 +83,7 @@ class ReleasedTable:
     measures: tuple[Released, ...]
     centers: tuple[float, ...] = ()  # of each measure; zero for what is no sum
     cuts: tuple[tuple[float, float], ...] = ()  # what clips take from each group, as estimated
-    races: frozenset[int] = frozenset()  # the measures whose numbers are winners (winner.py)
+    apart: frozenset[int] = frozenset()  # the measures whose keys have intervals of their own
 
 
 def postprocess(
@@ -101,13 +101,13 @@ def postprocess(
     # A statistic's interval follows from the measures it was computed from.
     expressions = [replaced(expression, statistics) for _, expression in outputs]
     noisy = [noisy_columns(expression, relation) for expression in expressions]
-    racing = {(t.source, f"m{place + 1}") for t in tables for place in t.races}
+    with_ends = {(t.source, f"m{place + 1}") for t in tables for place in t.apart}
     hidden = tuple(dict.fromkeys(
         column for expression, measures in zip(expressions, noisy, strict=True) if measures
         for read_ in columns_of(expression)
         for column in (read_, *ends_of(read_), *((parts_column(read_),)
                                                  if read_.source in totals else ()),
-                       *(_ends_of_race(read_) if (read_.source, read_.name) in racing else ()))
+                       *(_own_ends(read_) if (read_.source, read_.name) in with_ends else ()))
     ))
     by_source = {release.source: release for release in releases}
     loaded = {release_table(t.source): _desk_table(by_source[t.source], t, confidence)
@@ -147,7 +147,7 @@ class _Noise:
     confidence: float
     parts: Column | None
     cut: tuple[float, float] = (0.0, 0.0)
-    ends: tuple[Column, ...] = ()  # where a race has its own, row by row
+    ends: tuple[Column, ...] = ()  # where keys have their own, row by row
 
     def widths(self, values: Mapping[Expression, Value | None]) -> tuple[float, float]:
         """Return how far the exact number can lie below and above the noisy one in one row."""
@@ -178,8 +178,8 @@ def _noises(
             continue
         table = by_source[totals.get(column.source, column.source)]
         place = int(column.name[1:]) - 1
-        if place in table.races:
-            found.append(_Noise(column, 0.0, 0.0, confidence, None, ends=_ends_of_race(column)))
+        if place in table.apart:
+            found.append(_Noise(column, 0.0, 0.0, confidence, None, ends=_own_ends(column)))
             continue
         released, cut = table.measures[place], (table.cuts[place] if table.cuts else (0.0, 0.0))
         parts = parts_column(column) if column.source in totals else None
@@ -188,8 +188,8 @@ def _noises(
     return tuple(found)
 
 
-def _ends_of_race(column: Column) -> tuple[Column, ...]:
-    """Return the two columns that hold the ends of a race's interval."""
+def _own_ends(column: Column) -> tuple[Column, ...]:
+    """Return the two columns that hold the ends of a measure's interval, key by key."""
     return tuple(replace(column, name=f"{column.name}_{end}") for end in ("low", "high"))
 
 
@@ -220,7 +220,7 @@ def _desk_table(release: Release, table: ReleasedTable, confidence: float) -> De
         names.append(f"c{place + 1}")
         types.append("DOUBLE")
         values.append([table.centers[place]] * len(table.keys))
-    for name, kind, column in (*_races(table, confidence), *_readings(release, table),
+    for name, kind, column in (*_apart(table, confidence), *_readings(release, table),
                                *_statistics(release, table)):
         names.append(name)
         types.append(kind)
@@ -230,17 +230,36 @@ def _desk_table(release: Release, table: ReleasedTable, confidence: float) -> De
     return DeskTable(tuple(names), tuple(types), tuple(values))
 
 
-def _races(
+def _apart(
     table: ReleasedTable, confidence: float
 ) -> list[tuple[str, str, Sequence[object]]]:
-    """Return the columns m1, m1_low, m1_high of each race; all of them hold together."""
+    """Return the columns m1_low, m1_high of each measure whose keys have intervals of their own,
+    and m1 where it is the winner of a race; all of them hold together."""
     found: list[tuple[str, str, Sequence[object]]] = []
     each = confidence_of(max(len(table.measures), 1), confidence)
-    for place in sorted(table.races):
-        rows = winners(table.measures[place], each)
-        for i, suffix in enumerate(("", "_low", "_high")):
-            found.append((f"m{place + 1}{suffix}", "DOUBLE", [row[i] for row in rows]))
+    for place in sorted(table.apart):
+        name, measure = f"m{place + 1}", table.measures[place]
+        if measure.width != 1:
+            rows = winners(measure, each)
+            found.append((name, "DOUBLE", [row[0] for row in rows]))
+        else:
+            rows = _by_units(measure, table.cuts[place] if table.cuts else (0.0, 0.0), each)
+        found.append((f"{name}_low", "DOUBLE", [row[1] for row in rows]))
+        found.append((f"{name}_high", "DOUBLE", [row[2] for row in rows]))
     return found
+
+
+def _by_units(
+    released: Released, cut: tuple[float, float], confidence: float
+) -> list[tuple[float, float, float]]:
+    """Return each key's number and the ends of its interval.
+
+    `cut` is what clips take from a group in the mean; a group with a wide clip has more of it.
+    """
+    mean = sum(released.units) / max(len(released.units), 1)
+    rows = zip(released.numbers(), released.half_widths(confidence), released.units, strict=True)
+    return [(float(n), n - width - cut[0] * unit / mean, n + width + cut[1] * unit / mean)
+            for n, width, unit in rows]
 
 
 def _readings(

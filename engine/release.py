@@ -35,33 +35,48 @@ class Released:
     scale: float
     step: float
     width: int = 1  # numbers for each key, one key's after another's
+    units: tuple[int, ...] = ()  # how many steps each key's number counts by, where not by one
     exact: tuple[Mapping[Any, int], ...] = ()  # insecure testing only: each key's values
 
     def numbers(self) -> list[int | float]:
         """The column in its own units; whole where the grid is whole."""
+        if self.units:
+            pairs = zip(self.values, self.units, strict=True)
+            return [float(value * unit * self.step) for value, unit in pairs]
         if self.step == 1.0:
             return list(self.values)
         return [float(value * self.step) for value in self.values]
 
     def deviation(self) -> float:
-        """Standard deviation of the noise, in the column's own units."""
+        """Standard deviation of the noise (the widest, where keys have their own units)."""
+        return self._spread() * self.step * max(self.units, default=1)
+
+    def _spread(self) -> float:
         if self.mechanism is Mechanism.EXACT:
             return 0.0
         if self.mechanism is Mechanism.COMBINED:
-            return self.scale * self.step
+            return self.scale
         laplacian = self.mechanism is Mechanism.LAPLACE
         spread = laplace.deviation if laplacian else gaussian.deviation
-        return spread(self.scale) * self.step
+        return spread(self.scale)
 
     def half_width(self, confidence: float) -> float:
-        """Half-width of the noise's interval, in the column's own units."""
+        """Half-width of the noise's interval (the widest, where keys have their own units)."""
+        return self._reach(confidence) * self.step * max(self.units, default=1)
+
+    def half_widths(self, confidence: float) -> list[float]:
+        """Half-width of each key's noise's interval, in the column's own units."""
+        reach = self._reach(confidence) * self.step
+        return [reach * unit for unit in self.units or (1,) * len(self.keys)]
+
+    def _reach(self, confidence: float) -> float:
         if self.mechanism is Mechanism.EXACT:
             return 0.0
         if self.mechanism is Mechanism.COMBINED:  # and half a step for rounding
-            return (combined.quantile(self.scale, confidence) + 0.5) * self.step
+            return combined.quantile(self.scale, confidence) + 0.5
         laplacian = self.mechanism is Mechanism.LAPLACE
         quantile = laplace.quantile if laplacian else gaussian.quantile
-        return quantile(self.scale, confidence) * self.step
+        return quantile(self.scale, confidence)
 
 
 def choose_keys(
@@ -106,7 +121,13 @@ def add_noise(
         values: tuple[int | float, ...] = tuple(0 for _ in keys)  # no row can move it
     else:
         values = tuple(exact.get(key, 0) + z for key, z in zip(keys, noise, strict=True))
-    return Released(keys, values, priced.mechanism, priced.scale, priced.grid.step)
+    strategy = priced.bounded.strategy
+    if not strategy.shifts:
+        return Released(keys, values, priced.mechanism, priced.scale, priced.grid.step)
+    shift = dict(strategy.shifts)
+    units = tuple(2 ** shift[key] for key in keys)
+    step = race_grid(priced.grid, strategy.truncations).step
+    return Released(keys, values, priced.mechanism, priced.scale, step, units=units)
 
 
 def _spread_out(
@@ -171,6 +192,7 @@ def to_payload(released: Released) -> bytes:
         "scale": released.scale.hex(),
         "step": released.step.hex(),
         "width": released.width,
+        **({"units": list(released.units)} if released.units else {}),
     }, separators=(",", ":")).encode()
 
 
@@ -186,6 +208,7 @@ def from_payload(payload: bytes) -> Released:
         float.fromhex(found["scale"]),
         float.fromhex(found["step"]),
         int(found["width"]),
+        units=tuple(map(int, found.get("units", ()))),
     )
 
 

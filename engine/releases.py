@@ -247,7 +247,8 @@ def finish(
             tuple(known[column.key] for column in r.measures),
             tuple(column.bounded.measure.center for column in r.measures),
             tuple(_for_each_key(cut, len(keys_of(r, known))) for cut in r.cut),
-            frozenset(i for i, column in enumerate(r.measures) if column.bounded.is_race),
+            frozenset(i for i, column in enumerate(r.measures)
+                      if column.bounded.strategy.truncations > 1),
         )
         for r in releases
     )

@@ -383,7 +383,7 @@ def _by_totals(
     """Scale down the parts of units whose magnitudes add up to more than one largest value.
 
     Guarantee: the parts of a unit depend on that unit's rows only, and the magnitudes of what
-    is kept of them add up to at most `grid.largest`.
+    is kept of them add up to at most `grid.largest`, in whatever units each group is told.
     """
     unit = column_name(unit_of(strategy.relation))
     keys = [f"k{i + 1}" for i in range(len(release.keys))]
@@ -392,7 +392,13 @@ def _by_totals(
     listed, sums = ["*"], list(keys)
     for i, (measure, grid) in enumerate(zip(measures, grids, strict=True)):
         part, total = f"p{i + 1}", f"n{i + 1}"
-        shown.append(f"COALESCE({_aggregate(printer, measure, grid, strategy)}, 0) AS {part}")
+        read = grid if grid is None or not strategy.shifts else (
+            race_grid(grid, strategy.truncations)
+        )
+        added = f"COALESCE({_aggregate(printer, measure, read, strategy)}, 0)"
+        if strategy.shifts:
+            added = f"{added} // {_unit_of_group(printer, release, strategy)}"
+        shown.append(f"{added} AS {part}")
         listed.append(f"SUM(ABS({part})) OVER (PARTITION BY u) AS {total}")
         kept = _shared(part, total, 0 if grid is None else grid.largest)
         sums.append(f"CAST(SUM({kept}) AS HUGEINT) AS m{i + 1}")
@@ -440,6 +446,20 @@ def race_grid(grid: Grid, truncations: int) -> Grid:
     """Return the grid of the narrowest truncation; `grid` is that of the widest."""
     finer = 2 ** (truncations - 1)
     return Grid(grid.step / finer, grid.low * finer, grid.high * finer)
+
+
+def _unit_of_group(printer: Printer, release: Release, strategy: Strategy) -> str:
+    """Print how many steps make one unit of a row's group; what is no group has the widest."""
+    cases = []
+    for values, shift in strategy.shifts:
+        equal = " AND ".join(
+            f"{printer.key(key)} IS NULL" if value is None else
+            f"{printer.key(key)} IS NOT DISTINCT FROM {literal(value)}"
+            for key, value in zip(release.keys, values, strict=True)
+        )
+        cases.append(f"WHEN {equal} THEN {2**shift}")
+    widest = 2 ** (strategy.truncations - 1)
+    return f"ANY_VALUE(CASE {' '.join(cases)} ELSE {widest} END)"
 
 
 def _shared(part: str, total: str, most: int) -> str:

@@ -67,7 +67,9 @@ class Strategy:
     parts of a sum are scaled, toward zero, so that their magnitudes add up to no more than the
     largest value; `rows` is 1, because all of a unit's rows together count like one value. RACE:
     the same for `rows` truncations at once, the widest at the largest value and each other one
-    half as wide as the next; each is counted in its own units, `largest` of them.
+    half as wide as the next; each is counted in its own units, `largest` of them. With `shifts` a
+    total is limited group by group: a group's unit is 2^shift steps, and a unit's parts, each in
+    the units of its group, add up to at most `largest`.
     """
 
     shape: Shape
@@ -76,6 +78,14 @@ class Strategy:
     groups: int
     limit_groups: bool = False
     weigh: tuple[tuple[Expression, ...], ...] = ()
+    shifts: tuple[tuple[Key, int], ...] = ()
+
+    @property
+    def truncations(self) -> int:
+        """From how many totals, each twice as large as the next, a limit is taken."""
+        if self.shape is Shape.RACE:
+            return self.rows
+        return max((shift for _, shift in self.shifts), default=0) + 1
 
     def sensitivity(self, measure: Measure, largest: int) -> tuple[int, int]:
         """Return (L1, squared L2): how far one unit can move the vector of all groups.
@@ -126,6 +136,9 @@ class Strategy:
         if self.shape is Shape.NORM_SCALE:
             return (f"all rows count; those of a patient with more than {self.rows} are scaled "
                     f"down together to the weight of {self.rows}")
+        if self.shifts:
+            return ("a patient's rows are added up first; a larger total is scaled down to the "
+                    "clip of its group, and a group's noise is that of its clip")
         if self.shape is Shape.UNIT_TOTAL:
             return ("a patient's rows are added up first, over all groups; a larger total is "
                     "scaled down to the clip")
@@ -197,13 +210,30 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     return BoundedRelease(release, keys, measures, selection)
 
 
-def by_total(release: Release) -> Strategy:
+def by_total(release: Release, shifts: tuple[tuple[Key, int], ...] = ()) -> Strategy:
     """Return the strategy that limits what all of a patient's rows add up to.
 
     Whatever its rows and groups, a patient counts as much of a sum as one value of the measure's
     domain. For the same noise no limit on rows and values keeps more of a sum of one sign.
+    `shifts` gives groups limits of their own, in powers of two of the narrowest.
     """
-    return Strategy(Shape.UNIT_TOTAL, release.input, 1, 1)
+    return Strategy(Shape.UNIT_TOTAL, release.input, 1, 1, shifts=shifts)
+
+
+def is_in_one_group(release: Release) -> bool:
+    """Return whether the keys put all rows of a patient into one group."""
+    return bool(release.keys) and all(map(is_per_unit, release.keys))
+
+
+def bound_one_row(release: Release, keys: tuple[Key, ...] | None) -> BoundedRelease:
+    """Bound the measures of a release in which a patient has one row at most.
+
+    Guarantee: the caller knows that: rows are added up within a patient and keys on which the
+    patient's rows agree (`is_in_one_group`).
+    """
+    strategy = Strategy(Shape.ONE_ROW, release.input, 1, 1)
+    measures = tuple(BoundedMeasure(m, strategy) for m in release.measures)
+    return BoundedRelease(release, keys, measures, None)
 
 
 def by_race(release: Release, truncations: int) -> Strategy:

@@ -12,13 +12,22 @@ from fractions import Fraction
 from math import ceil, floor, log2
 
 from planner.bind import Bound, Rows
-from planner.bounding import ADDITIVE, BoundedMeasure, BoundedRelease, Shape, bound
+from planner.bounding import (
+    ADDITIVE,
+    BoundedMeasure,
+    BoundedRelease,
+    Shape,
+    bound,
+    bound_one_row,
+    is_in_one_group,
+)
 from planner.catalog import Catalog
 from planner.domain import Domain, Type, integer, real
 from planner.emit import read_by, statement_relations
 from planner.expression import Call, Column, Expression, Literal, columns_of, walk
 from planner.functions import make
 from planner.grid import WHOLE_MAX
+from planner.narrowing import Key
 from planner.relation import (
     Aggregate,
     Measure,
@@ -41,6 +50,9 @@ OCTAVES_MAX = 30
 SIZE_MIN, SIZE_MAX = 2.0**-900, 2.0**900
 # Half an octave: 1, 2, 3, 4, 6, 8, 12, ... rows of a patient.
 ROWS_PER_OCTAVE = 2
+# The groups of a release are counted apart up to so many: put together again, where few patients
+# are in each, their noises add up.
+GROUPS_APART = 16
 # So many rows of a patient carry more noise than most tables' answers can bear.
 ROWS_MANY = 100
 _CLIPPING = frozenset({"clamp", "least", "greatest"})
@@ -91,6 +103,8 @@ def pilot_share(pilots: tuple[Pilot, ...]) -> Fraction:
     """Return the share of a question's epsilon that goes to its pilots."""
     if not pilots:
         return Fraction(0)
+    if any(p.totals is not None and p.totals.release.keys for p in pilots):
+        return Fraction(3, 10)  # of each group by itself less is seen
     values = any(p.sizes is not None or p.totals is not None for p in pilots)
     return Fraction(1, 5) if values else Fraction(1, 10)
 
@@ -136,7 +150,11 @@ def pilot_of(
         limited = _limited_by_total(release, bound_)
     rest = [(place, measure) for place, measure in clipped if place not in limited]
     sizes, places = _sizes(release, rest, rows)
-    totals, total_places = _totals(release, limited, shape.strategy.rows)
+    apart = is_in_one_group(release) and bounded.keys is not None and (
+        2 <= len(bounded.keys) <= GROUPS_APART
+    ) and not _is_added_up(bound_, release.source)
+    totals, total_places = _totals(release, limited, shape.strategy.rows,
+                                   bounded.keys if apart else None)
     others = any(m.aggregate in ADDITIVE for i, m in enumerate(release.measures)
                  if i not in limited)
     return Pilot(_rows(bounded, shape) if cuts and others else None, sizes, places,
@@ -170,9 +188,7 @@ def _limited_by_total(release: Release, bound_: Bound) -> frozenset[int]:
     of a patient: two numbers that are cut differently would make a wrong quotient.
     """
     every = (bound_.rows, *(g.rows for g in bound_.givens))
-    sources = {release.source, *(total for rows in every
-                                 for total, below in totals_of(rows.relation).items()
-                                 if below == release.source)}
+    sources = {release.source, *_is_added_up(bound_, release.source)}
     found = _sums_apart(release)
     together = [
         {int(c.name[1:]) - 1 for c in columns_of(e) if c.source in sources and c.name[0] == "m"}
@@ -185,12 +201,21 @@ def _limited_by_total(release: Release, bound_: Bound) -> frozenset[int]:
     return found
 
 
+def _is_added_up(bound_: Bound, source: int) -> frozenset[int]:
+    """Return the numbers of the ROLLUPs that add up a release's groups."""
+    return frozenset(
+        total for rows in (bound_.rows, *(g.rows for g in bound_.givens))
+        for total, below in totals_of(rows.relation).items() if below == source
+    )
+
+
 def _totals(
-    release: Release, limited: frozenset[int], rows: int
+    release: Release, limited: frozenset[int], rows: int, apart: tuple[Key, ...] | None
 ) -> tuple[BoundedRelease | None, tuple[int | None, ...]]:
     """Count patients by the octave of what the magnitudes of their rows add up to.
 
-    The largest octave ends at what the declared bounds let a patient count.
+    The largest octave ends at what the declared bounds let a patient count. Where a patient's
+    rows are all in one group, the groups are counted `apart`.
 
     Guarantee: rows are added up within a patient first, so a patient is one row here and in at
     most one bin of each histogram.
@@ -214,9 +239,12 @@ def _totals(
         found[place] = items.index(item)
     if not items:
         return None, tuple(found)
-    unit = UnitAggregate(source, release.input, (), tuple(items))
-    asked = Release(_own_source(release, 0), unit, (), tuple(counted))
-    return bound(asked, None), tuple(found)
+    groups = () if apart is None else release.keys
+    unit = UnitAggregate(source, release.input, groups, tuple(items))
+    keys = tuple(Column(source, f"k{i + 1}", key.domain, per_unit=True)
+                 for i, key in enumerate(groups))
+    asked = Release(_own_source(release, 0), unit, keys, tuple(counted))
+    return bound_one_row(asked, ((),) if apart is None else apart), tuple(found)
 
 
 def _read_alone(bound_: Bound, source: int) -> frozenset[int]:

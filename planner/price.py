@@ -218,11 +218,13 @@ def adapted(
     if any(column.key not in answers for r in asked for column in r.measures):
         return release
     seen = {
-        r.bounded.release.source: tuple(_histogram(c, answers[c.key]) for c in r.measures)
+        r.bounded.release.source: tuple(_histograms(c, answers[c.key]) for c in r.measures)
         for r in asked
     }
-    rows = None if pilot.rows is None else seen[pilot.rows.release.source][0]
-    sizes = () if pilot.sizes is None else seen[pilot.sizes.release.source]
+    rows = None if pilot.rows is None else seen[pilot.rows.release.source][0][0]
+    sizes = () if pilot.sizes is None else (
+        tuple(groups[0] for groups in seen[pilot.sizes.release.source])
+    )
     noises = tuple(column.deviation / sqrt(2) for column in release.measures)
     found = adapt(release.bounded, pilot, rows, sizes, noises)
     if pilot.totals is not None:
@@ -230,14 +232,20 @@ def adapted(
     return replace(_price_release(found.bounded, plan.terms), cut=found.cut, words=found.words)
 
 
-def _histogram(column: Priced, counts: tuple[float, ...]) -> Histogram:
-    """Return a released histogram of one group with what its bins stand for."""
+def _histograms(column: Priced, counts: tuple[float, ...]) -> tuple[Histogram, ...]:
+    """Return a released histogram for each group, with what its bins stand for."""
     argument = column.bounded.measure.argument
     members = () if argument is None else argument.domain.members() or ()
-    return Histogram(
-        tuple((bin_, n) for bin_, n in zip(members, counts, strict=True)
-              if isinstance(bin_, int)),
-        column.scale,
+    width = len(members)
+    if not width or len(counts) % width:
+        raise ValueError("a histogram has one count for each bin")
+    return tuple(
+        Histogram(
+            tuple((bin_, n) for bin_, n in zip(members, counts[i : i + width], strict=True)
+                  if isinstance(bin_, int)),
+            column.scale,
+        )
+        for i in range(0, len(counts), width)
     )
 
 
@@ -386,8 +394,8 @@ def _grid(bounded: BoundedMeasure, budget: Terms) -> Grid:
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
     step = 2.0 ** floor(log2(scale / STEP_SHARE))
-    # A race reads rows on a finer grid than the stored one.
-    stored = None if bounded.is_race else stored_grid(
+    # Rows are read on a finer grid than the stored one where there are several limits.
+    stored = None if bounded.strategy.truncations > 1 else stored_grid(
         measure.argument, bounded.strategy.relation, measure.center, step, scale
     )
     if stored is not None:
@@ -441,6 +449,8 @@ def _common_text(release: BoundedRelease, strategy: Strategy) -> tuple[Numbering
     shape = (f"{strategy.shape.value}|{strategy.rows}|{strategy.groups}|{strategy.limit_groups}"
              f"|{weigh}")
     listed = "selected" if release.keys is None else key_of(repr(release.keys))
+    if strategy.shifts:
+        shape += f"|{strategy.shifts!r}"
     text = key_of(relation_text(strategy.relation, numbering), ";".join(keys), listed, shape)
     return numbering, text
 

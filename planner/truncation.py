@@ -9,13 +9,14 @@ their totals, in which a patient is one. Everything here is post-processing of r
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil, log
+from math import ceil, log, log2, sqrt
 
 from planner.adaptive import GROUPS_UNKNOWN, Adapted, Ends, Histogram
 from planner.bounding import BoundedMeasure, by_total
 from planner.collector import with_domain
 from planner.domain import Domain, Type, integer, real
 from planner.expression import Column
+from planner.narrowing import Key
 from planner.pilot import Pilot, ends_of_bin
 from planner.relation import Measure
 
@@ -26,12 +27,20 @@ FALSE_SHARE = 0.05
 BESIDE = 2.0
 # Noise hides more patients of a bin than it shows, by more than this many scales, in 1 of 40.
 HIDDEN = 3.0
+# So many deviations of its noise above zero, a sum of bins shows patients; and no group has any so
+# many octaves above those that are believed.
+SEEN = 2.0
+STRANGE = 5
+# The narrowest clip of a group is at least the widest one over 2 to this.
+SHIFTS_MAX = 16
 
 
 def truncated(
-    before: Adapted, pilot: Pilot, totals: tuple[Histogram, ...], noises: tuple[float, ...]
+    before: Adapted, pilot: Pilot, totals: tuple[tuple[Histogram, ...], ...],
+    noises: tuple[float, ...],
 ) -> Adapted:
-    """Limit sums by the total of a patient that their histograms suggest.
+    """Limit sums by the total of a patient that their histograms suggest, one for each group or
+    one for all groups together.
 
     `before` is what the rest of the pilot chose, and is kept for what is limited otherwise;
     `noises` are the mean absolute noises at the declared bounds. Where a histogram shows nothing
@@ -50,16 +59,74 @@ def truncated(
         domain = _total_of(pilot, histogram)
         declared = max(map(abs, domain.interval or (0.0, 0.0)))
         price = groups * noises[place] / declared if declared else 0.0
-        clip = min(clip_of(totals[histogram], domain, price), declared)
-        over = hidden_beyond(totals[histogram], domain, clip)
+        clips = clips_of(totals[histogram], domain, price)
+        over = sum(hidden_beyond(seen, domain, clip)
+                   for seen, clip in zip(totals[histogram], clips, strict=True))
+        shifts = _shifts(clips, keys)
         measures[place] = BoundedMeasure(
-            limited_to(entry.measure, clip), by_total(bounded.release), entry.rejected
+            limited_to(entry.measure, max(clips)), by_total(bounded.release, shifts),
+            entry.rejected,
         )
         cuts[place] = _sides(over, entry.measure)
-        words += _words(entry.measure, clip, declared, over)
+        words += _words(entry.measure, clips, declared, over)
     release = replace(bounded.release, measures=tuple(m.measure for m in measures))
     chosen = replace(bounded, release=release, measures=tuple(measures))
     return Adapted(chosen, tuple(cuts), tuple(dict.fromkeys(words)))
+
+
+def clips_of(
+    groups: tuple[Histogram, ...], domain: Domain, price: float
+) -> tuple[float, ...]:
+    """Return the clip of each group whose histogram is given.
+
+    A group has the clip that all of them together suggest, or a narrower one where its own
+    histogram shows nobody between: the largest group's clip need not be that of a small one.
+    """
+    together = clip_of(_together(groups), domain, price)
+    if len(groups) == 1:
+        return (together,)
+    own = [_narrowed(seen, domain, price / len(groups), together) for seen in groups]
+    return tuple(max(clip, max(own) / 2.0**SHIFTS_MAX) for clip in own)
+
+
+def _narrowed(histogram: Histogram, domain: Domain, price: float, widest: float) -> float:
+    """Return the end of the octave at which patients begin to be seen, coming from the widest clip.
+
+    Bins are added up as they are, and not only those that are believed: to overlook patients
+    here would cost more than a clip that is somewhat too wide. But patients so many octaves above
+    all that are believed would be strangers to their group.
+    """
+    left_out, bins = 0.0, 0
+    shown = believed(histogram)
+    if shown:
+        widest = min(widest, ends_of_bin(shown[-1][0], domain)[1] * 2.0**STRANGE)
+    for bin_, count in sorted(histogram.counts, reverse=True):
+        end = ends_of_bin(bin_, domain)[1]
+        if bin_ <= 0 or end > widest:
+            continue
+        bins += 1
+        if left_out + count > max(price, SEEN * histogram.scale * sqrt(2 * bins)):
+            return end
+        left_out += max(count, -histogram.scale)
+    return widest
+
+
+def _together(groups: tuple[Histogram, ...]) -> Histogram:
+    counts = {bin_: 0.0 for bin_, _ in groups[0].counts}
+    for seen in groups:
+        for bin_, count in seen.counts:
+            counts[bin_] += count
+    return Histogram(tuple(counts.items()), groups[0].scale * sqrt(len(groups)))
+
+
+def _shifts(
+    clips: tuple[float, ...], keys: tuple[Key, ...] | None
+) -> tuple[tuple[Key, int], ...]:
+    """Return how many times each group's clip is twice the narrowest; none where all are alike."""
+    if keys is None or len(set(clips)) == 1:
+        return ()
+    least = min(clips)
+    return tuple((key, round(log2(clip / least))) for key, clip in zip(keys, clips, strict=True))
 
 
 def clip_of(histogram: Histogram, domain: Domain, price: float) -> float:
@@ -152,11 +219,16 @@ def _sides(over: float, measure: Measure) -> Ends:
     return (over if low < 0 else 0.0, over if high > 0 else 0.0)
 
 
-def _words(measure: Measure, clip: float, declared: float, over: float) -> list[str]:
+def _words(
+    measure: Measure, clips: tuple[float, ...], declared: float, over: float
+) -> list[str]:
     """Say what was chosen, for explain and beside the answer."""
     name = measure.argument.name if isinstance(measure.argument, Column) else "a value"
-    found = [f"a patient's total of {name} clipped to {clip:,.6g} (declared: {declared:,.6g})"]
-    if clip < declared:
+    clip = f"{max(clips):,.6g}"
+    if min(clips) < max(clips):
+        clip = f"{min(clips):,.6g} to {clip}, group by group"
+    found = [f"a patient's total of {name} clipped to {clip} (declared: {declared:,.6g})"]
+    if min(clips) < declared:
         found.append(f"beyond it noise may hide about {over:,.2g} in all of {name}, which the "
                      "intervals count; patients with more than twice the clip they do not")
     return found

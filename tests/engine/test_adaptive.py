@@ -13,13 +13,14 @@ from engine import Engine, Refused
 from engine.api import Settings
 from mechanisms.loss import PrivacyLoss
 from planner.adaptive import Histogram
+from planner.bounded_sql import race_grid
 from planner.bounding import Shape
 from planner.domain import integer
 from planner.pilot import Bounds
 from planner.price import remaining
 from planner.relation import Aggregate
 from planner.truncation import believed, clip_of
-from tests.engine.replay import CHANGES, replayed, violations
+from tests.engine.replay import CHANGES, Run, replayed, violations
 
 PEOPLE = 4_000
 POLICY = """
@@ -302,3 +303,127 @@ def test_totals_far_out_are_believed_where_they_stand_out() -> None:
     assert clip_of(seen, domain, 1.0) == 8.0
     assert clip_of(seen, domain, 60.0) == 2.0
     assert clip_of(Histogram(((1, 20.0), (6, 30.0)), 10.0), domain, 1.0) == 32.0
+
+
+# ---- clips for single groups ---------------------------------------------------------------
+
+BY_SEX = ("SELECT p.sex, SUM(v.cost) FROM visits v JOIN patients p USING (patient_id) "
+          "GROUP BY p.sex")
+
+
+def with_clips(run: Run, bins: tuple[int, ...]) -> Run:
+    """Return a run whose pilot shows many patients in one bin for each group, and no others."""
+    pilots = {}
+    for key, counts in run.pilots.items():
+        width = len(counts) // len(bins)
+        pilots[key] = tuple(1e6 if place == bin_ else 0.0
+                            for bin_ in bins for place in range(width))
+    return replace(run, pilots=pilots)
+
+
+@pytest.mark.parametrize("bins", [(16, 20, 30), (30, 15, 21), (11, 11, 10)])
+def test_no_patient_moves_a_group_by_more_than_its_own_clip(
+    bins: tuple[int, ...], clinics: dict[str, Engine]
+) -> None:
+    """Each group is told in units in which its clip is the same whole number."""
+    first = replayed(clinics["base"], BY_SEX, bounds=Bounds.AUTO)
+    narrow = with_clips(first, bins)
+    one = replayed(clinics["base"], BY_SEX, like=narrow, bounds=Bounds.AUTO)
+    (column,) = [c for _, c, _ in one.vectors if c.bounded.strategy.shape is Shape.UNIT_TOTAL]
+    shifts = dict(column.bounded.strategy.shifts)
+    assert sorted(shifts.values())[0] == 0
+    assert len(set(shifts.values())) == len(set(bins))
+    for change in CHANGES:
+        two = replayed(clinics[change], BY_SEX, like=narrow, bounds=Bounds.AUTO)
+        assert list(violations(one, two)) == [], change
+
+
+def test_each_group_is_clipped_where_its_own_clip_says(clinics: dict[str, Engine]) -> None:
+    first = replayed(clinics["base"], BY_SEX, bounds=Bounds.AUTO)
+    run = replayed(clinics["base"], BY_SEX, like=with_clips(first, (22, 25, 31)),
+                   bounds=Bounds.AUTO)
+    column, vector = next((c, v) for _, c, v in run.vectors if c.key not in run.pilots)
+    strategy = column.bounded.strategy
+    step = race_grid(column.grid, strategy.truncations).step
+    sums = "SELECT patient_id, SUM(cost) AS s FROM visits GROUP BY patient_id"
+    for key, shift in strategy.shifts:
+        clip = column.grid.largest * 2**shift * step
+        exact = clinics["base"].query(
+            f"SELECT p.sex, SUM(LEAST(t.s, {clip})) FROM patients p JOIN ({sums}) AS t "
+            "USING (patient_id) GROUP BY p.sex", epsilon=math.inf)
+        truth = {row[:1]: row[1] for row in exact.rows}
+        assert vector[key] * 2**shift * step == pytest.approx(truth[key], rel=1e-4)
+
+
+UNEQUAL = """
+discreet: 1
+database: people.duckdb
+ledger: ledger.sqlite
+budget: {epsilon: 50.0, delta: 1e-6}
+unit: people.person
+tables:
+  people:
+    one_row_per_unit: true
+    columns:
+      person: unit
+      ward: {category: [a, b], not_null: true}
+  bills:
+    rows_per_unit: 10
+    columns:
+      person: {references: people}
+      cost: {real: [0, 100000], not_null: true, loose: true}
+"""
+BY_WARD = "SELECT p.ward, SUM(b.cost) FROM bills b JOIN people p USING (person) GROUP BY p.ward"
+
+
+@pytest.fixture
+def unequal(tmp_path: Path) -> Path:
+    """3,000 patients; those of ward b cost 200 times as much as those of ward a."""
+    with duckdb.connect(str(tmp_path / "people.duckdb")) as c:
+        c.execute("CREATE TABLE people AS SELECT i AS person, if(i % 2 = 0, 'a', 'b') AS ward "
+                  "FROM range(3000) t(i)")
+        c.execute("CREATE TABLE bills AS SELECT i // 5 AS person, "
+                  "if(i // 5 % 2 = 0, 10, 2000) + i % 7 + 0.0 AS cost FROM range(15000) t(i)")
+    (tmp_path / "people.yaml").write_text(UNEQUAL)
+    return tmp_path / "people.yaml"
+
+
+def test_a_group_with_small_values_has_the_noise_of_small_values(unequal: Path) -> None:
+    with duckdb.connect(str(unequal.parent / "people.duckdb"), read_only=True) as c:
+        truth = {ward: float(total) for ward, total in c.execute(
+            "SELECT ward, SUM(cost) FROM bills JOIN people USING (person) GROUP BY 1").fetchall()}
+    errors: dict[str, list[float]] = {"a": [], "b": []}
+    inside = 0
+    with Engine.open(unequal, insecure_testing=True, seed=2) as engine:
+        for _ in range(20):
+            result = engine.query(BY_WARD, epsilon=0.5)
+            for (ward, total), (_, (low, high)) in zip(result.rows, result.intervals, strict=True):
+                errors[ward].append(total / truth[ward] - 1)
+                inside += low <= truth[ward] <= high
+    # The clip of ward b, 12,500, would give ward a a deviation of half of all that it costs.
+    assert sorted(map(abs, errors["a"]))[10] < 0.05
+    assert math.fsum(e * e for e in errors["b"]) / 20 < 0.03**2
+    assert inside >= 30
+
+
+def test_clips_of_groups_are_priced_kept_and_combined(unequal: Path) -> None:
+    with Engine.open(unequal) as engine:
+        told = engine.explain(BY_WARD, epsilon=0.5)
+        first = engine.query(BY_WARD, epsilon=0.5)
+        assert told.cost == first.cost == engine.budget().spent
+        assert any("group by group" in word for word in first.plan.chosen)
+        widths = {row[0]: high - low for row, (_, (low, high)) in
+                  zip(first.rows, first.intervals, strict=True)}
+        assert widths["a"] < widths["b"] / 16
+        again = engine.query(BY_WARD, epsilon=0.5)
+        assert again.cached
+        assert (again.rows, again.intervals) == (first.rows, first.intervals)
+
+
+def test_a_rollup_has_one_clip_for_all_its_groups(unequal: Path) -> None:
+    """Its total adds up numbers of one noise."""
+    sql = BY_WARD.replace("GROUP BY p.ward", "GROUP BY ROLLUP (p.ward)")
+    with Engine.open(unequal, insecure_testing=True, seed=2) as engine:
+        result = engine.query(sql, epsilon=0.5)
+        assert not any("group by group" in word for word in result.plan.chosen)
+        assert len(result.rows) == 3

@@ -6,6 +6,7 @@ The second half attacks: what one learns by asking again and again is within wha
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -104,6 +105,20 @@ def test_grids_of_two_releases_are_brought_together() -> None:
     assert both.step == 0.125
     assert both.numbers() == pytest.approx([5.0625, -1.9375], abs=0.125)
     assert from_payload(to_payload(both)) == both
+
+
+def test_groups_with_units_of_their_own_are_combined_in_them() -> None:
+    keys = ((0,), (1,))
+    first = Released(keys, (100, 10), Mechanism.LAPLACE, 64.0, 0.5, units=(1, 8))
+    second = Released(keys, (400, 80), Mechanism.LAPLACE, 256.0, 0.125, units=(1, 8))
+    both = combined(second, first)
+    assert both.numbers() == pytest.approx([50.0, 60.0], abs=0.5)  # of 50 and 50, 40 and 80
+    assert both.units == (1, 8)
+    narrow, wide = both.half_widths(0.95)
+    assert wide == pytest.approx(8 * narrow)
+    assert both.half_width(0.95) == wide < second.half_width(0.95)
+    assert from_payload(to_payload(both)) == both
+    assert combined(replace(second, units=(8, 1)), first).mechanism is Mechanism.LAPLACE
 
 
 def test_what_has_other_cells_or_no_noise_is_left_alone() -> None:
