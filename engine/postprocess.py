@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isfinite
 from typing import TYPE_CHECKING
 
 from engine.database import Desk, DeskTable, quoted
@@ -124,9 +124,9 @@ def postprocess(
     for row in answer.rows:
         values: dict[Expression, Value | None] = dict(zip(hidden, row[count:], strict=True))
         intervals.append(tuple(
-            interval_of(expression, values, {n.column: n.widths(values) for n in noise}, below)
-            if noise else None
-            for expression, noise, below in zip(expressions, noises, nodes, strict=True)
+            _interval(cell, expression, values, noise, below)
+            for cell, expression, noise, below in zip(
+                row[:count], expressions, noises, nodes, strict=True)
         ))
     return Table(
         tuple(name for name, _ in outputs),
@@ -148,6 +148,11 @@ class _Noise:
     parts: Column | None
     cut: tuple[float, float] = (0.0, 0.0)
     ends: tuple[Column, ...] = ()  # where keys have their own, row by row
+
+    def is_wrong(self) -> bool:
+        """Whether the column can differ from the exact one at all."""
+        own = self.ends or ends_of(self.column)
+        return bool(self.single or self.deviation or any(self.cut) or own)
 
     def widths(self, values: Mapping[Expression, Value | None]) -> tuple[float, float]:
         """Return how far the exact number can lie below and above the noisy one in one row."""
@@ -191,6 +196,19 @@ def _noises(
 def _own_ends(column: Column) -> tuple[Column, ...]:
     """Return the two columns that hold the ends of a measure's interval, key by key."""
     return tuple(replace(column, name=f"{column.name}_{end}") for end in ("low", "high"))
+
+
+def _interval(
+    cell: object, expression: Expression, values: Mapping[Expression, Value | None],
+    noise: tuple[_Noise, ...], below: frozenset[Expression],
+) -> Interval | None:
+    """Return the interval of one cell; that of a number without noise is the number."""
+    if not noise:
+        return None
+    if any(n.is_wrong() for n in noise):
+        return interval_of(expression, values, {n.column: n.widths(values) for n in noise}, below)
+    is_number = isinstance(cell, int | float) and not isinstance(cell, bool) and isfinite(cell)
+    return (float(cell), float(cell)) if is_number else None  # type: ignore[arg-type]
 
 
 def _value(value: object, kind: Type) -> Cell:
