@@ -40,6 +40,7 @@ _REMEDIES = (
     ("unable to open", "Make the file and its folder readable and writable for this user."),
     ("permission denied", "Make the file and its folders readable and writable for this user."),
 )
+_NO_DATABASE = "file is not a database"
 _DEFAULT_REMEDY = "Look after the disk, its permissions and the database, and try again."
 
 
@@ -171,6 +172,8 @@ class Store:
         cause = error.orig if isinstance(error, DBAPIError) else error
         text = str(cause).strip()
         remedy = next((r for word, r in _REMEDIES if word in text.lower()), _DEFAULT_REMEDY)
+        if text == _NO_DATABASE:
+            return LedgerError(self.where, f"the {text}", remedy)
         return LedgerError(self.where, f"the database does not work ({text})", remedy)
 
     def _new_session(self) -> Session:
@@ -368,7 +371,12 @@ def _url(where: str | Path) -> URL:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse, in plain words, a place where no ledger can be read, made or written."""
+    """Refuse, in plain words, a place where no ledger can be read, made or written.
+
+    Guarantee: the file itself is not opened. POSIX locks are a process's own, and closing any
+    descriptor of a file takes them all away, also those of SQLite's other connections here. Then
+    another process believes that it is the last one and removes the log which these still write.
+    """
     where, folder = str(path), path.parent
     if path.name in ("", ":memory:") or where.startswith("file:"):
         raise LedgerError(where, "a ledger in memory would forget", "Name a file on disk.")
@@ -388,7 +396,3 @@ def _check_file(path: Path) -> None:
         raise LedgerError(
             where, "the file is read-only for this user", "Make it readable and writable."
         )
-    with open(path, "rb") as file:
-        start = file.read(16)
-    if start not in (b"", b"SQLite format 3\0"):
-        raise LedgerError(where, "the file is not a database", _REMEDIES[2][1])
