@@ -46,7 +46,7 @@ from engine.ledger_settling import (
     read_settlement,
     settled_loss,
 )
-from engine.ledger_store import Statement, Store, resolved
+from engine.ledger_store import Session, Statement, Store, resolved
 from engine.ledger_tables import Statements
 from engine.ledger_witness import Witness
 from mechanisms.filter import Filter
@@ -201,15 +201,16 @@ class Ledger:
                 self._sql.insert.run(cursor, row)
             self._seen = (row["seq"], row["hash"])
             self._written = tuple([row[name] for name in COLUMNS])
-            self._tell_witness(*self._seen)
-            receipt = Receipt(
-                seq=row["seq"],
-                loss=loss,
-                data_version=data_version,
-                plan_hash=plan_hash,
-                made_by=_MADE_BY_CHARGE,
-            )
-            session.receipts[receipt.seq] = receipt
+            commit = session.written
+        self._acknowledge(session, commit, row["seq"], row["hash"])
+        receipt = Receipt(
+            seq=row["seq"],
+            loss=loss,
+            data_version=data_version,
+            plan_hash=plan_hash,
+            made_by=_MADE_BY_CHARGE,
+        )
+        session.receipts[receipt.seq] = receipt
         return receipt
 
     def redeem(self, receipt: Receipt, *, plan_hash: str, data_version: str) -> None:
@@ -250,7 +251,8 @@ class Ledger:
                 self._sql.insert.run(cursor, row)
             del session.reservations[receipt.seq]
             self._seen = (row["seq"], row["hash"])
-            self._tell_witness(*self._seen)
+            commit = session.written
+        self._acknowledge(session, commit, row["seq"], row["hash"])
         return loss
 
     def spent(self, analyst: str | None = None) -> PrivacyLoss:
@@ -491,10 +493,20 @@ class Ledger:
             self._ask_witness(cursor)
             head = self._head_of(self._sound(self._sql.head.rows(cursor, {})))
             self._recall(cursor, head)
+            session.flush(session.written + 1)  # the head may be another's, not on disk yet
             self._tell_witness(*head)
 
+    def _acknowledge(self, session: Session, commit: int, seq: int, digest: str) -> None:
+        """Wait until a committed row is on disk, then tell the witness; others go on meanwhile.
+
+        Guarantee: the witness is never early, and who returns from here may be told.
+        """
+        with self._store.plain_errors():
+            session.flush(commit)
+            self._tell_witness(seq, digest)
+
     def _tell_witness(self, seq: int, digest: str) -> None:
-        """Append the head to the witness, after the commit: the witness is never early."""
+        """Append a row that is on disk to the witness."""
         if self._witness is not None:
             self._witness.tell(seq, digest)
 

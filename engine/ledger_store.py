@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,10 +24,13 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import ClauseElement
 
 from engine.errors import LedgerError
+from engine.ledger_log import Log
 
 __all__ = ["Session", "Statement", "Store", "lock_path", "resolved"]
 
 LOCK_SECONDS = 60
+# A charge has the lock for some 50 microseconds: so long it is worth asking again at once.
+SPIN_SECONDS = 0.0005
 
 # PostgreSQL's advisory locks are numbers: this one is held while the tables are made.
 _MAKING = int.from_bytes(b"discreet", "big")
@@ -36,6 +40,7 @@ _REMEDIES = (
     ("readonly", "Make the file and its folder writable for this user."),
     ("not a database", "Point `ledger:` at a Discreet ledger, or at a file not made yet."),
     ("malformed", "Restore the newest backup and open it with its witness; a new file is no cure."),
+    ("was removed while", "Restart every process that uses the ledger."),
     ("full", "Free space on that disk and try again; unanswered requests may stand charged."),
     ("unable to open", "Make the file and its folder readable and writable for this user."),
     ("permission denied", "Make the file and its folders readable and writable for this user."),
@@ -166,7 +171,7 @@ class Store:
         session = self._sessions.pop(os.getpid(), None)
         if session is not None:
             with session.lock:
-                session.connection.close()
+                session.close()
 
     def _plain(self, error: BaseException) -> LedgerError:
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -182,17 +187,17 @@ class Store:
             connection = proxy.dbapi_connection
             assert connection is not None
             proxy.detach()
+            session = Session(connection, is_sqlite=self.is_sqlite)
             try:
-                session = Session(connection, is_sqlite=self.is_sqlite)
-                session.prepare(durable=self._durable)
+                session.prepare(self.path, durable=self._durable)
                 session.file = self._file()
             except BaseException:
-                connection.close()
+                session.close()
                 raise
         # Two threads may come here after a fork; the first one's connection is used by both.
         kept = self._sessions.setdefault(os.getpid(), session)
         if kept is not session:
-            connection.close()
+            session.close()
         return kept
 
     def _file(self) -> tuple[int, int] | None:
@@ -205,11 +210,12 @@ class Store:
 class Session:
     """One process's connection, with the lock that its threads share."""
 
-    __slots__ = ("connection", "file", "is_sqlite", "lock", "receipts", "reservations")
+    __slots__ = ("_log", "connection", "file", "is_sqlite", "lock", "receipts", "reservations")
 
     def __init__(self, connection: DBAPIConnection, *, is_sqlite: bool) -> None:
         self.connection = connection
         self.is_sqlite = is_sqlite
+        self._log: Log | None = None
         self.file: tuple[int, int] | None = None
         self.lock = threading.RLock()
         # Receipts not yet redeemed. Weak: one that its owner dropped can no longer be redeemed.
@@ -217,35 +223,74 @@ class Session:
         # Those redeemed that may still be settled.
         self.reservations: WeakValueDictionary[int, object] = WeakValueDictionary()
 
-    def prepare(self, *, durable: bool) -> None:
-        """Make commits durable: an acknowledged commit survives a power cut if `durable`."""
-        if not self.is_sqlite:
+    def prepare(self, path: Path | None, *, durable: bool) -> None:
+        """Make commits durable: if `durable`, a flushed commit survives a power cut."""
+        if path is None:
             self._execute(f"SET synchronous_commit = {'on' if durable else 'off'}")
             self.connection.commit()
             return
-        level = 2 if durable else 1
-        self._execute(f"PRAGMA synchronous = {level}")
+        self._execute("PRAGMA synchronous = NORMAL")
         self._execute("PRAGMA fullfsync = ON")
         self._execute("PRAGMA foreign_keys = ON")
         mode, found = self.pragma("journal_mode = WAL"), self.pragma("synchronous")
-        if (mode, found) != ("wal", level):
+        if (mode, found) != ("wal", 1):
             raise OSError(f"journal mode is {mode!r} and synchronous {found!r} on this file system")
+        if durable:
+            self.pragma("schema_version")  # the first look into the file makes the log
+            self._log = Log(path.with_name(path.name + "-wal"))
+
+    @property
+    def written(self) -> int:
+        """How many commits were made here that `flush` can wait for; under the lock."""
+        return 0 if self._log is None else self._log.written
+
+    def flush(self, commit: int) -> None:
+        """Wait until the disk has this commit; call it without the lock, so that others go on.
+
+        In PostgreSQL the commit has waited already.
+        """
+        if self._log is not None:
+            self._log.flush(commit)
+
+    def close(self) -> None:
+        self.connection.close()
+        if self._log is not None:
+            self._log.close()
 
     @contextmanager
     def transaction(self) -> Iterator[DBAPICursor]:
-        """Run one write transaction: committed on a normal end, undone on any exception."""
-        connection = self.connection
-        cursor = connection.cursor()
+        """Run one write transaction: committed on a normal end, undone on any exception.
+
+        Committed is not yet durable: that is what `flush` waits for.
+        """
+        cursor = self.connection.cursor()
         try:
             if self.is_sqlite:
+                if self._log is not None and self._log.has_failed:
+                    self._begin_log_anew(self._log)
                 cursor.execute("BEGIN IMMEDIATE")
             yield cursor
-            connection.commit()
+            if self.is_sqlite:
+                cursor.execute("COMMIT")
+            else:
+                self.connection.commit()
+            if self._log is not None:
+                self._log.written += 1
         except BaseException:
-            connection.rollback()
+            self.connection.rollback()
             raise
         finally:
             cursor.close()
+
+    def _begin_log_anew(self, log: Log) -> None:
+        """After a failed flush: let SQLite copy the log into the database file, flush that, and
+        empty the log, so that nothing hangs on what the disk did not take."""
+        log.check_name()
+        is_busy = self.pragma("wal_checkpoint(TRUNCATE)")
+        if is_busy:
+            raise OSError("the disk did not take an earlier charge, and who reads the file now "
+                          "keeps it from being written again")
+        log.begun_anew()
 
     @contextmanager
     def making(self) -> Iterator[None]:
@@ -337,9 +382,14 @@ def _lock(file: int) -> bool:
     A thread waits in the kernel's queue, since flock knows no time limit. Asking again and again
     instead loses the order of arrival: the slowest charges then take several times as long.
     """
-    with suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
+    patience = time.monotonic() + SPIN_SECONDS
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() > patience:
+            break
+        os.sched_yield()
     waiting = os.dup(file)  # the same lock: it is the thread's to keep open, whenever its turn is
     taken, given_up = threading.Event(), threading.Event()
 
