@@ -339,7 +339,7 @@ class Session:
 class Statement:
     """A SQLAlchemy statement compiled once: Core's execution layer costs as much as an fsync."""
 
-    __slots__ = ("_constants", "_names", "_text")
+    __slots__ = ("_constants", "_names", "_order", "_text")
 
     def __init__(self, element: ClauseElement, dialect: Dialect) -> None:
         compiled = element.compile(dialect=dialect)
@@ -348,6 +348,13 @@ class Statement:
         self._constants = {name: value for name, value in params.items() if value is not None}
         names = getattr(compiled, "positiontup", None)
         self._names: tuple[str, ...] | None = None if names is None else tuple(names)
+        self._order = tuple(params) if names is None else tuple(names)
+
+    def add(self, cursor: DBAPICursor, row: tuple[Any, ...]) -> None:
+        """Run an INSERT of a whole row, in the order of the table's columns."""
+        cursor.execute(
+            self._text, row if self._names is not None else dict(zip(self._order, row, strict=True))
+        )
 
     def run(self, cursor: DBAPICursor, values: Mapping[str, Any]) -> None:
         if self._constants:

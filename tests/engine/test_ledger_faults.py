@@ -165,8 +165,8 @@ class _Killer:
     def __init__(self, statement: ledger_store.Statement) -> None:
         self._statement = statement
 
-    def run(self, cursor: Any, values: Any) -> None:
-        self._statement.run(cursor, values)
+    def add(self, cursor: Any, row: Any) -> None:
+        self._statement.add(cursor, row)
         _die()
 
 
@@ -191,7 +191,8 @@ def _after_witness(_: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trap", "stands"), [(_before_commit, 0), (_after_commit, 1), (_after_flush, 1), (_after_witness, 1)]
+    ("trap", "stands"),
+    [(_before_commit, 0), (_after_commit, 1), (_after_flush, 1), (_after_witness, 1)],
 )
 def test_a_kill_at_each_step_of_a_charge(
     tmp_path: Path, trap: Callable[[Ledger], None], stands: int
