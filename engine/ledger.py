@@ -309,7 +309,7 @@ class Ledger:
                     raise self._damaged(f"charge {replay.seq + 1} {problem}")
         self._store.check_pages()
         session = self._store.session()
-        with session.lock, self._store.plain_errors(), session.reading() as cursor:
+        with session.lock, self._store.plain_errors, session.reading() as cursor:
             self._recall(cursor, (replay.seq, replay.hash))
         return replay.seq
 
@@ -317,7 +317,7 @@ class Ledger:
         """Close this process's connection."""
         try:
             if self._witness is not None:
-                with self._store.plain_errors():
+                with self._store.plain_errors:
                     self._witness.flush()
         finally:
             self._store.close()
@@ -417,7 +417,7 @@ class Ledger:
     def _rows(self, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Return the rows of a SELECT, from a ledger that has lost nothing met before."""
         session = self._store.session()
-        with session.lock, self._store.plain_errors(), session.reading() as cursor:
+        with session.lock, self._store.plain_errors, session.reading() as cursor:
             rows = self._sound(statement.rows(cursor, values))
             head = self._sound(self._sql.head.rows(cursor, {}))
             self._recall(cursor, self._head_of(head))
@@ -514,7 +514,7 @@ class Ledger:
 
         Guarantee: the witness is never early, and who returns from here may be told.
         """
-        with self._store.plain_errors():
+        with self._store.plain_errors:
             session.flush(commit)
             self._tell_witness(row[0], row[-1])
 

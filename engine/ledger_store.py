@@ -11,8 +11,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -77,8 +78,9 @@ class Store:
             raise LedgerError(
                 self.where, f"no driver for it is installed ({error})", "Install the driver."
             ) from error
+        self.plain_errors = _PlainErrors(self.where, self._engine.dialect.loaded_dbapi.Error)
         if self.path is not None:
-            with self.plain_errors():
+            with self.plain_errors:
                 _check_file(self.path)
         # Keyed by process: a connection that came through a fork is neither used nor closed here.
         self._sessions: dict[int, Session] = {}
@@ -99,9 +101,12 @@ class Store:
         session = self._sessions.get(os.getpid())
         if session is None:
             session = self._new_session()
-        with suppress(OSError):
-            if session.file == self._file():
-                return session
+        try:
+            is_there = session.file == self._file()
+        except OSError:
+            is_there = False
+        if is_there:
+            return session
         raise LedgerError(
             self.where,
             "the file was removed or replaced while in use",
@@ -118,7 +123,7 @@ class Store:
         it for longer than LOCK_SECONDS is stuck: then LedgerError.
         """
         session = self.session()
-        with session.lock, self.plain_errors():
+        with session.lock, self.plain_errors:
             if self.path is None:
                 yield session
                 return
@@ -140,7 +145,7 @@ class Store:
     def read(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
         """Return all rows of one SELECT."""
         session = self.session()
-        with session.lock, self.plain_errors():
+        with session.lock, self.plain_errors:
             return session.read(statement, values)
 
     def check_pages(self) -> None:
@@ -148,22 +153,14 @@ class Store:
         if not self.is_sqlite:
             return
         session = self.session()
-        with session.lock, self.plain_errors():
+        with session.lock, self.plain_errors:
             problem = session.pragma("integrity_check(1)")
         if problem != "ok":
             raise LedgerError(self.where, f"the file is malformed: {problem}", _REMEDIES[3][1])
 
     def table_names(self) -> list[str]:
-        with self.plain_errors():
+        with self.plain_errors:
             return inspect(self._engine).get_table_names()
-
-    @contextmanager
-    def plain_errors(self) -> Iterator[None]:
-        """Turn what drivers and the operating system raise into LedgerError."""
-        try:
-            yield
-        except (DBAPIError, OSError, self._engine.dialect.loaded_dbapi.Error) as error:
-            raise self._plain(error) from error
 
     def close(self) -> None:
         """Close this process's connection; those of other processes are left alone."""
@@ -173,16 +170,8 @@ class Store:
             with session.lock:
                 session.close()
 
-    def _plain(self, error: BaseException) -> LedgerError:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        text = str(cause).strip()
-        remedy = next((r for word, r in _REMEDIES if word in text.lower()), _DEFAULT_REMEDY)
-        if text == _NO_DATABASE:
-            return LedgerError(self.where, f"the {text}", remedy)
-        return LedgerError(self.where, f"the database does not work ({text})", remedy)
-
     def _new_session(self) -> Session:
-        with self.plain_errors():
+        with self.plain_errors:
             proxy = self._engine.raw_connection()
             connection = proxy.dbapi_connection
             assert connection is not None
@@ -203,8 +192,60 @@ class Store:
     def _file(self) -> tuple[int, int] | None:
         if self.path is None:
             return None
-        found = os.stat(self.path)
+        found = os.stat(self.where)
         return found.st_dev, found.st_ino
+
+
+class _PlainErrors:
+    """Turns what drivers and the operating system raise into LedgerError."""
+
+    __slots__ = ("_kinds", "_where")
+
+    def __init__(self, where: str, driver: type[Exception]) -> None:
+        self._where = where
+        self._kinds = (DBAPIError, OSError, driver)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if not isinstance(error, self._kinds):
+            return
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        text = str(cause).strip()
+        remedy = next((r for word, r in _REMEDIES if word in text.lower()), _DEFAULT_REMEDY)
+        problem = (
+            f"the {text}" if text == _NO_DATABASE else f"the database does not work ({text})"
+        )
+        raise LedgerError(self._where, problem, remedy) from error
+
+
+class _Transaction:
+    """One write transaction: committed on a normal end, undone on any exception."""
+
+    __slots__ = ("_cursor", "_session")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> DBAPICursor:
+        session = self._session
+        self._cursor = session.connection.cursor()
+        session.begin(self._cursor)
+        return self._cursor
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._session.commit(self._cursor)
+            else:
+                self._session.connection.rollback()
+        finally:
+            self._cursor.close()
 
 
 class Session:
@@ -257,30 +298,33 @@ class Session:
         if self._log is not None:
             self._log.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[DBAPICursor]:
+    def transaction(self) -> _Transaction:
         """Run one write transaction: committed on a normal end, undone on any exception.
 
         Committed is not yet durable: that is what `flush` waits for.
         """
-        cursor = self.connection.cursor()
+        return _Transaction(self)
+
+    def begin(self, cursor: DBAPICursor) -> None:
+        """Begin a write transaction; PostgreSQL begins one with its first statement."""
+        if not self.is_sqlite:
+            return
+        if self._log is not None and self._log.has_failed:
+            self._begin_log_anew(self._log)
+        cursor.execute("BEGIN IMMEDIATE")
+
+    def commit(self, cursor: DBAPICursor) -> None:
+        """End a write transaction, or undo it where that fails."""
         try:
-            if self.is_sqlite:
-                if self._log is not None and self._log.has_failed:
-                    self._begin_log_anew(self._log)
-                cursor.execute("BEGIN IMMEDIATE")
-            yield cursor
             if self.is_sqlite:
                 cursor.execute("COMMIT")
             else:
                 self.connection.commit()
-            if self._log is not None:
-                self._log.written += 1
         except BaseException:
             self.connection.rollback()
             raise
-        finally:
-            cursor.close()
+        if self._log is not None:
+            self._log.written += 1
 
     def _begin_log_anew(self, log: Log) -> None:
         """After a failed flush: let SQLite copy the log into the database file, flush that, and
@@ -391,8 +435,11 @@ def _lock(file: int) -> bool:
     """
     patience = time.monotonic() + SPIN_SECONDS
     while True:
-        with suppress(BlockingIOError):
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
             return True
         if time.monotonic() > patience:
             break
