@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -124,23 +124,37 @@ class Store:
         """
         session = self.session()
         with session.lock, self.plain_errors:
-            if self.path is None:
-                yield session
-                return
-            file = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            file = self._take_lock()
             try:
-                if not _lock(file):
-                    raise LedgerError(
-                        self.where,
-                        f"its lock file {self._lock_file} is held by another process, for longer "
-                        f"than {LOCK_SECONDS} seconds",
-                        "Find the process that has it open (`fuser` names it) and let it go on, "
-                        "or end it; do not remove the lock file.",
-                    )
                 yield session
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)
-                os.close(file)
+                self._give_lock(file)
+
+    def _take_lock(self) -> int:
+        """Return the open lock file once this process has the lock; -1 where there is none."""
+        if self.path is None:
+            return -1
+        file = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            is_taken = _lock(file)
+        except BaseException:
+            self._give_lock(file)
+            raise
+        if is_taken:
+            return file
+        os.close(file)
+        raise LedgerError(
+            self.where,
+            f"its lock file {self._lock_file} is held by another process, for longer than "
+            f"{LOCK_SECONDS} seconds",
+            "Find the process that has it open (`fuser` names it) and let it go on, or end it; do "
+            "not remove the lock file.",
+        )
+
+    def _give_lock(self, file: int) -> None:
+        if file >= 0:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child may have come to have it too
+            os.close(file)
 
     def read(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
         """Return all rows of one SELECT."""
@@ -163,12 +177,24 @@ class Store:
             return inspect(self._engine).get_table_names()
 
     def close(self) -> None:
-        """Close this process's connection; those of other processes are left alone."""
+        """Close this process's connection; those of other processes are left alone.
+
+        Guarantee: it is done under the lock. SQLite's last connection removes the log, and after
+        a fork it can be wrong about being the last: so no charge is in that moment committed to a
+        log that has its name still and will not be read again.
+        """
         self._closed = True
         session = self._sessions.pop(os.getpid(), None)
-        if session is not None:
-            with session.lock:
+        if session is None:
+            return
+        with session.lock:
+            file = -1
+            try:
+                with suppress(OSError, LedgerError):  # then it is closed without
+                    file = self._take_lock()
                 session.close()
+            finally:
+                self._give_lock(file)
 
     def _new_session(self) -> Session:
         with self.plain_errors:

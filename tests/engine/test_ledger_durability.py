@@ -21,7 +21,7 @@ from engine.answers import Answers
 from engine.errors import LedgerError
 from engine.ledger import Ledger
 from engine.ledger_log import Log
-from tests.engine.test_ledger_faults import AMPLE, DELTA, charge
+from tests.engine.test_ledger_faults import AMPLE, DELTA, charge, in_child, status_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +61,30 @@ def test_a_process_that_comes_and_goes_takes_the_log_from_nobody(tmp_path: Path)
         assert charge(ledger).seq == 6
     with Ledger.open(path, AMPLE, DELTA) as ledger:
         assert ledger.verify() == 6
+
+
+def test_a_child_whose_parent_closes_the_ledger_charges_no_more(tmp_path: Path) -> None:
+    """A fork copies SQLite's memory of its locks, not the locks: when the parent closes the file
+    it may take the child's log away. The child must not spend a budget of its own from then on."""
+    path, go = tmp_path / "x", tmp_path / "go"
+    ledger = Ledger.open(path, AMPLE, DELTA)
+    charge(ledger)
+
+    def work() -> None:
+        assert charge(ledger).seq == 2
+        go.touch()
+        wait_until(lambda: not go.exists())
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="Restart every process"):
+                charge(ledger)
+
+    child = in_child(work)
+    wait_until(go.exists)
+    ledger.close()
+    assert visit(path) == 3
+    go.unlink()
+    assert status_of(child) == 0
+    assert visit(path) == 4
 
 
 def test_a_log_that_was_removed_acknowledges_nothing(tmp_path: Path) -> None:
