@@ -11,7 +11,7 @@ from mechanisms.loss import PrivacyLoss
 from planner.bind import Bound
 from planner.catalog import Kind
 from planner.emit import outer_statement
-from planner.expression import Call, Column, Expression, columns_of
+from planner.expression import Call, Column, Expression, Literal, columns_of, walk
 from planner.parse import pretty
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
 from planner.relation import (
@@ -169,8 +169,8 @@ def _planned(
 ) -> list[PlannedRelease]:
     keys = "public" if release.bounded.keys is not None else "selected"
     if release.bounded.release.source < 0:
-        return [_one(f"pilot: {_histogram_of(m.bounded.measure)}", m, keys)
-                for m in release.measures]
+        return [_one(f"pilot: {_histogram_of(m.bounded.measure, release.bounded.release)}", m,
+                     keys) for m in release.measures]
     names = measure_names(release.bounded.release, outputs, totals)
     found = [_one(names[i], m, keys) for i, m in enumerate(release.measures)]
     if release.selection is not None:
@@ -178,11 +178,19 @@ def _planned(
     return found
 
 
-def _histogram_of(measure: Measure) -> str:
-    """Say what a pilot counts: patients by their rows, or rows by the size of a value."""
+def _histogram_of(measure: Measure, release: Release) -> str:
+    """Say what a pilot counts: patients by their rows or distances, or rows by a value's size."""
     columns = () if measure.argument is None else columns_of(measure.argument)
     own = [column.name for column in columns if column.source > 0]
-    return f"sizes of {', '.join(own)}" if own else "rows of a patient"
+    if own:
+        return f"sizes of {', '.join(own)}"
+    asked, place = release.input, int(columns[0].name[1:]) - 1 if columns else 0
+    if not isinstance(asked, UnitAggregate) or asked.items[place].function != "sum":
+        return "rows of a patient"
+    (distance,) = asked.items[place].arguments
+    values = ", ".join(c.name for c in columns_of(distance)) or "a value"
+    origins = [n.value for n in walk(distance) if isinstance(n, Literal)]
+    return f"distances of a patient's {values} from {origins[-1]:g}"
 
 
 def _one(name: str, priced: Priced, keys: str) -> PlannedRelease:
