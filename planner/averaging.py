@@ -24,7 +24,6 @@ from planner.bounding import ADDITIVE, BoundedRelease, Cap, Strategy, bound_aver
 from planner.expression import Column
 from planner.grid import center_near
 from planner.pilot import (
-    DISTANCES_PER_OCTAVE,
     Pilot,
     distances_of_bin,
     farthest,
@@ -32,14 +31,10 @@ from planner.pilot import (
 )
 from planner.relation import Aggregate, Measure, row_scans
 
-# How much of what a cap takes from the distances shows up as an error of the average: patients
-# far beyond it have many rows too, and the distances about the center are smaller than those
-# about the origin. Measured on log-normal costs: .15 about the mean, .5 about an origin kept.
-BIAS_ABOUT_MEAN, BIAS_ABOUT_ORIGIN = 0.25, 0.5
 # Sixty bins, of which a dozen lie far out: a sum of noise must hardly ever look like patients there.
 OUTSTANDING = 5.0
-# A patient with many rows may differ from others: a tenth of the mean is the guess.
-UNLIKE = 0.1
+# A patient with many rows may differ from others: so much of the mean is the guess.
+UNLIKE = 0.05
 # Of the epsilon of an average, its sum gets three parts and its count one: the count's error
 # enters with the small distance of a group's mean from the center only.
 SUM_TO_COUNT = 3
@@ -60,14 +55,17 @@ def weights_of(bounded: BoundedRelease, pilot: Pilot | None) -> tuple[Fraction, 
     return tuple(found.get(kind, Fraction(1)) for kind in kinds)
 
 
+Shown = tuple[tuple[float, float], ...]  # a typical number, and how many patients have it
+
+
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A center for one sum and a cap about it, with the error that they are expected to have."""
+    """A center for one sum and a cap about it, with the relative errors that they should have."""
 
     center: float
     cap: float
-    error: float
-    lost: float
+    noise: float
+    bias: float
 
 
 def adapt_averages(
@@ -97,7 +95,7 @@ def adapt_averages(
     release = replace(bounded.release, measures=measures)
     found = bound_averages(bounded, release, allowed, caps)
     cut = tuple(
-        view.cut(i, chosen[i]) if i in chosen else (0.0, 0.0) for i in range(len(measures))
+        view.cut(i, allowed, chosen[i]) if i in chosen else (0.0, 0.0) for i in range(len(measures))
     )
     return Adapted(found, cut, _words(view.strategy, allowed, caps))
 
@@ -108,7 +106,7 @@ class _View:
 
     bounded: BoundedRelease
     pilot: Pilot
-    patients: tuple[tuple[float, float], ...]  # rows of a patient, how many patients
+    patients: Shown  # by their number of rows
     distances: tuple[Histogram, ...]
     noises: tuple[float, ...]
 
@@ -135,7 +133,7 @@ class _View:
         ends = {rows_of_bin(b) for b in range(64) if rows_of_bin(b) <= 2 * most}
         return tuple(sorted(n for n in {1} | ends if n <= ceiling))
 
-    def options(self, place: int) -> list[tuple[float, tuple[tuple[float, float], ...]]]:
+    def options(self, place: int) -> list[tuple[float, Shown]]:
         """Return the origins of a sum whose histogram shows something, with what it shows."""
         found = []
         measures = () if self.pilot.distances is None else self.pilot.distances.release.measures
@@ -148,82 +146,99 @@ class _View:
         return found
 
     def predicted(self, allowed: int, places: Iterable[int]) -> float:
-        """Predict the sum of the averages' relative errors when `allowed` rows weigh."""
-        return sum(self.choice(place, allowed).error for place in places)
+        """Predict the averages' relative errors for `allowed` rows, with caps of twice the mean.
+
+        The noise grows with the rows; the fewer weigh, the more it matters that patients with
+        many rows may be unlike the others.
+        """
+        lost = sum(max(n - allowed, 0.0) * count for n, count in self.patients) / self.every
+        kept = self.every * (1 - lost)
+        noise = 0.0
+        for place in places:
+            apart = min(_mean(shown) for _, shown in self.options(place))
+            unit = self._noise(place) * 2 * apart + self._count_noise() * apart / 2
+            noise += self.groups * unit * allowed / (kept * apart)
+        return noise + UNLIKE * lost
 
     def choice(self, place: int, allowed: int) -> _Choice:
         """Return the best center and cap of a sum."""
         return min(
             (self._judged(place, allowed, origin, shown, cap)
-             for origin, shown in self.options(place) for cap in _caps(shown)),
-            key=lambda choice: choice.error,
+             for origin, shown in self.options(place) for cap in _caps(shown, allowed)),
+            key=lambda choice: choice.noise + choice.bias,
         )
 
     def _judged(
-        self, place: int, allowed: int, origin: float, shown: tuple[tuple[float, float], ...],
-        cap: float,
+        self, place: int, allowed: int, origin: float, shown: Shown, cap: float
     ) -> _Choice:
-        """Predict the relative error of an average: noise of both parts, and what is lost."""
+        """Predict the relative error of an average: the noise of both parts, and the bias.
+
+        A patient's mean distance and number of rows are taken for independent. About the mean
+        a patient's distances are about half a mean less than from the bound.
+        """
         measure = self.bounded.release.measures[place]
         center, is_mean = self._center(measure, origin, shown)
-        apart = sum(distance * count for distance, count in shown) / self.every
-        bias = BIAS_ABOUT_MEAN if is_mean else BIAS_ABOUT_ORIGIN
-        lost = bias * sum(max(distance - cap, 0.0) * count for distance, count in shown)
-        declared = self.strategy.rows * _largest(measure)
-        noise = self.groups * self.noises[place] * cap / declared
-        counts = self.groups * self._count_noise() * allowed / self.strategy.rows
-        unlike = UNLIKE * sum(max(n - allowed, 0.0) * count for n, count in self.patients)
-        error = noise + lost + (counts * (0.5 if is_mean else 1.0) + unlike) * apart
-        return _Choice(center, cap, error / max(self._size(place), LEAST), lost)
+        mean, people = _mean(shown), sum(count for _, count in shown)
+        weight = weighted = 0.0
+        for distance, count in shown:
+            apart = max(distance - mean / 2, mean / 2) if is_mean else distance
+            for rows, patients in self.patients:
+                rows_kept = min(rows, allowed, cap / apart) * patients * count / people
+                weight, weighted = weight + rows_kept, weighted + rows_kept * distance
+        size = max(min(_mean(other) for _, other in self.options(place)), LEAST)
+        counts = self._count_noise() * allowed * mean * (0.5 if is_mean else 1.0)
+        noise = self.groups * (self._noise(place) * cap + counts) / (weight * size)
+        return _Choice(center, cap, noise, abs(mean - weighted / weight) / size)
 
-    def _center(
-        self, measure: Measure, origin: float, shown: tuple[tuple[float, float], ...]
-    ) -> tuple[float, bool]:
+    def _center(self, measure: Measure, origin: float, shown: Shown) -> tuple[float, bool]:
         """Return the mean where all values lie on one side of the origin, else the origin."""
         domain = None if measure.argument is None else measure.argument.domain
         low, high = (0.0, 0.0) if domain is None else domain.interval or (0.0, 0.0)
         if domain is None or origin not in (low, high):
             return origin, False
-        apart = sum(distance * count for distance, count in shown) / self.every
-        mean = origin + apart if origin == low else origin - apart
+        mean = origin + _mean(shown) if origin == low else origin - _mean(shown)
         return center_near(min(max(mean, low), high), domain), True
 
-    def _size(self, place: int) -> float:
-        """Return what the values add up to, about: the smaller of the distances seen."""
-        return min(sum(distance * count for distance, count in shown)
-                   for _, shown in self.options(place))
+    def _noise(self, place: int) -> float:
+        """Return the mean absolute noise of a sum whose cap is 1."""
+        declared = self.strategy.rows * _largest(self.bounded.release.measures[place])
+        return self.noises[place] / declared
 
     def _count_noise(self) -> float:
-        return max(self.noises[i] for i, m in enumerate(self.bounded.measures)
-                   if m.measure.aggregate is Aggregate.COUNT)
+        """Return the mean absolute noise of a count to which a patient gives 1."""
+        counts = (self.noises[i] for i, m in enumerate(self.bounded.measures)
+                  if m.measure.aggregate is Aggregate.COUNT)
+        return max(counts) / self.strategy.rows
 
     def share(self, measure: Measure, cap: float, allowed: int) -> Fraction:
         """Return a cap as a share of what the rows could give."""
         allowed = check_rows(allowed, self.bounded.release.input)
         return min(Fraction(cap) / Fraction(allowed * _largest(measure)), Fraction(1))
 
-    def cut(self, place: int, choice: _Choice) -> Ends:
+    def cut(self, place: int, allowed: int, choice: _Choice) -> Ends:
         """Estimate what a cap takes from a sum over all groups, below and above the center.
 
-        To what the histograms show come the patients that noise can hide in the next bin, half
-        an octave beyond the cap.
+        To the predicted bias come the patients that noise can hide beyond the cap, each with
+        half a cap more.
         """
         measure = self.bounded.release.measures[place]
+        kept = sum(min(n, allowed) * count for n, count in self.patients)
+        size = min(_mean(shown) for _, shown in self.options(place))
         hidden = OUTSTANDING * max(h.scale for h in self.distances)
-        lost = 2 * choice.lost + hidden * choice.cap * (2 ** (1 / DISTANCES_PER_OCTAVE) - 1) / 2
+        lost = 2 * choice.bias * size * kept + hidden * choice.cap / 2
         ends = (0.0, 0.0) if measure.argument is None else measure.argument.domain.interval
         low, high = ends or (0.0, 0.0)
         return (0.0 if low >= 0 else lost, 0.0 if high <= 0 else lost)
 
 
-def _caps(shown: tuple[tuple[float, float], ...]) -> tuple[float, ...]:
-    """Return caps worth a look: quarter octaves from the least to twice the largest seen."""
-    least, most = min(d for d, _ in shown), 2 * max(d for d, _ in shown)
-    found, cap = [], most
-    while cap > max(least, most / 2**20):
-        found.append(cap)
-        cap /= 2**0.25
-    return tuple(found) or (most,)
+def _mean(shown: Shown) -> float:
+    return sum(n * count for n, count in shown) / sum(count for _, count in shown)
+
+
+def _caps(shown: Shown, allowed: int) -> tuple[float, ...]:
+    """Return caps worth a look: half octaves down from what the rows of the farthest can give."""
+    most, least = allowed * max(d for d, _ in shown), min(d for d, _ in shown)
+    return tuple(most / 2 ** (i / 2) for i in range(30) if most / 2 ** (i / 2) >= least)
 
 
 def _largest(measure: Measure) -> float:

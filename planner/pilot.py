@@ -1,7 +1,6 @@
 """A bounded release in, the small question that is asked first out: which clip would suit it.
 
-How many rows a patient has, how large the values are, or how far a patient's values add up to, is
-bought from the budget as noisy histograms on a geometric grid. Only their released numbers choose
+How many rows a patient has, how large the values are, or how far from an origin they lie, is bought from the budget as noisy histograms on a geometric grid. Only their released numbers choose
 a clip (adaptive.py) or how much a patient may weigh in an average (averaging.py).
 """
 
@@ -42,7 +41,7 @@ OCTAVES_MAX = 30
 SIZE_MIN, SIZE_MAX = 2.0**-900, 2.0**900
 # Half an octave: 1, 2, 3, 4, 6, 8, 12, ... rows of a patient.
 ROWS_PER_OCTAVE = 2
-# The same steps for what a patient's distances from an origin add up to.
+# The same steps for how far a patient's values lie from an origin in the mean.
 DISTANCES_PER_OCTAVE = 2
 # So many rows of a patient carry more noise than most tables' answers can bear.
 ROWS_MANY = 100
@@ -67,8 +66,8 @@ class Pilot:
     read by themselves and not only inside an average; `asked` is the caller's number of rows.
 
     Where all counts and sums of a release stand inside averages, `distances` takes the place of
-    `sizes`: it counts patients by what the distances of their values from an origin add up to,
-    one histogram for each of `origins` (the place of a sum, and the origin).
+    `sizes`: it counts patients by the mean distance of their values from an origin, one histogram
+    for each of `origins` (the place of a sum, and the origin).
     """
 
     rows: BoundedRelease | None
@@ -275,14 +274,13 @@ def _rows(bounded: BoundedRelease, shape: BoundedMeasure) -> BoundedRelease:
 
 
 def _distances(release: Release) -> tuple[BoundedRelease, tuple[tuple[int, float], ...]]:
-    """Count patients by the sum of their values' distances from an origin, in half octaves.
+    """Count patients by the mean distance of their values from an origin, in half octaves.
 
     Origins are the bound nearest to zero, where skewed values crowd, and the middle.
 
     Guarantee: a patient's values are added up first, exactly (unit_functions.exact_sum), so a
     patient is one row here and in at most one bin of each histogram.
     """
-    most = rows_max(release.input)
     source = _own_source(release, 0)
     items: list[UnitItem] = []
     counted: list[Measure] = []
@@ -293,13 +291,12 @@ def _distances(release: Release) -> tuple[BoundedRelease, tuple[tuple[int, float
             continue
         for origin in origins_of(measure.argument.domain):
             distance = make("abs", make("sub", measure.argument, _real(origin)))
-            top = farthest(measure.argument.domain, origin)
-            domain = real(0.0, top * (2**OCTAVES_MAX if most is None else most), nullable=True)
+            domain = real(0.0, farthest(measure.argument.domain, origin), nullable=True)
             conditions = (*measure.conditions, *_present(measure.argument, measure.conditions))
-            items.append(UnitItem("sum", (distance,), conditions, domain))
-            total = Column(source, f"m{len(items)}", domain, per_unit=True)
-            counted.append(Measure(Aggregate.HISTOGRAM, size_of(total, DISTANCES_PER_OCTAVE),
-                                   _present(total, ())))
+            items.append(UnitItem("avg", (distance,), conditions, domain))
+            mean = Column(source, f"m{len(items)}", domain, per_unit=True)
+            counted.append(Measure(Aggregate.HISTOGRAM, size_of(mean, DISTANCES_PER_OCTAVE),
+                                   _present(mean, ())))
             origins.append((place, origin))
     unit = UnitAggregate(source, release.input, (), tuple(items))
     asked = Release(_own_source(release, 3), unit, (), tuple(counted))
@@ -307,7 +304,7 @@ def _distances(release: Release) -> tuple[BoundedRelease, tuple[tuple[int, float
 
 
 def origins_of(domain: Domain) -> tuple[float, ...]:
-    """Return the points from which distances are added up, each once."""
+    """Return the points from which distances are taken, each once."""
     low, high = domain.interval or (0.0, 0.0)
     nearest = min(max(0.0, float(low)), float(high))
     return tuple(dict.fromkeys((nearest, middle_of((low, high), domain.type))))
@@ -390,10 +387,10 @@ def ends_of_bin(bin_: int, domain: Domain, steps: int = 1) -> tuple[float, float
 def distances_of_bin(measure: Measure) -> Callable[[int], float]:
     """Return the middle of each bin of a histogram that `_distances` made."""
     argument = measure.argument
-    total = () if argument is None else columns_of(argument)
+    mean = () if argument is None else columns_of(argument)
 
     def middle(bin_: int) -> float:
-        return sum(ends_of_bin(bin_, total[0].domain, DISTANCES_PER_OCTAVE)) / 2
+        return sum(ends_of_bin(bin_, mean[0].domain, DISTANCES_PER_OCTAVE)) / 2
 
     return middle
 

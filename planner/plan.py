@@ -185,12 +185,12 @@ def _histogram_of(measure: Measure, release: Release) -> str:
     if own:
         return f"sizes of {', '.join(own)}"
     asked, place = release.input, int(columns[0].name[1:]) - 1 if columns else 0
-    if not isinstance(asked, UnitAggregate) or asked.items[place].function != "sum":
+    if not isinstance(asked, UnitAggregate) or asked.items[place].function != "avg":
         return "rows of a patient"
     (distance,) = asked.items[place].arguments
     values = ", ".join(c.name for c in columns_of(distance)) or "a value"
     origins = [n.value for n in walk(distance) if isinstance(n, Literal)]
-    return f"distances of a patient's {values} from {origins[-1]:g}"
+    return f"mean distance of a patient's {values} from {origins[-1]:g}"
 
 
 def _one(name: str, priced: Priced, keys: str) -> PlannedRelease:
