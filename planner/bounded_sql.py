@@ -337,7 +337,8 @@ def _by_scaling(
 
     A sum's part p becomes p * rows // n, toward zero. The parts of a count are cut from the
     running total, so that they stay whole and add up to at most `rows`. With caps n is a weight:
-    the number of rows, or what would bring a sum's L1 norm to its cap if that is more.
+    the number of rows, or what would bring a sum's L1 norm to its cap if that is more, and a
+    count counts parts of rows, so that it shrinks as its sum does.
     """
     unit = column_name(unit_of(strategy.relation))
     keys = [f"k{i + 1}" for i in range(len(release.keys))]
@@ -352,8 +353,11 @@ def _by_scaling(
         cap = None if grid is None else strategy.cap_of(measure, grid.largest)
         if cap is not None:
             weights.append(f"(CAST(SUM(ABS({part})) AS HUGEINT) * {allowed} + {cap - 1}) // {cap}")
-        shown.append(f"COALESCE({_aggregate(printer, measure, grid, strategy)}, 0) AS {part}")
-        down.append(f"{_scaled(part, measure, allowed, keys)} AS {part}")
+        whole = 1 if grid is None or measure.aggregate is not Aggregate.COUNT else grid.largest
+        times = f" * {whole}" if whole != 1 else ""
+        call = _aggregate(printer, measure, grid, strategy)
+        shown.append(f"COALESCE({call}, 0){times} AS {part}")
+        down.append(f"{_scaled(part, measure, strategy, keys)} AS {part}")
     shown.append((f"COUNT(*) FILTER (WHERE {either})" if either else "COUNT(*)") + " AS n")
     shown.append(f"MIN({_rank(strategy)}) AS r")
     parts = (f"SELECT {', '.join(shown)} FROM {printer.relation(strategy.relation)}"
@@ -368,7 +372,10 @@ def _by_scaling(
             f"SELECT {', '.join((*keys, *sums))} FROM ({both}){_group_by(len(keys))}")
 
 
-def _scaled(part: str, measure: Measure, rows: int, keys: list[str]) -> str:
+def _scaled(part: str, measure: Measure, strategy: Strategy, keys: list[str]) -> str:
+    rows = strategy.rows
+    if strategy.caps:
+        return f"(CAST({part} AS HUGEINT) * {rows * WEIGHTS}) // total"
     if measure.aggregate is not Aggregate.COUNT:
         return f"({part} * {rows}) // total"
     order = ", ".join(("r", *keys))

@@ -20,7 +20,7 @@ from mechanisms.pricing import loss_of
 from mechanisms.quantile_tree import NODES
 from planner.adaptive import Adapted, Ends, Histogram, adapt
 from planner.averaging import adapt_averages, weights_of
-from planner.bounded_sql import SELECTION, Statement, statements
+from planner.bounded_sql import SELECTION, WEIGHTS, Statement, statements
 from planner.bounding import BoundedMeasure, BoundedRelease, Strategy
 from planner.canonical import (
     Numbering,
@@ -391,6 +391,8 @@ def _grid(bounded: BoundedMeasure, budget: Terms, weight: Fraction) -> Grid:
     Where the snapshot holds a column's integers, the grid is theirs, or a finer one.
     """
     measure = bounded.measure
+    if measure.aggregate is Aggregate.COUNT and bounded.strategy.caps:
+        return Grid(1 / WEIGHTS, 0, WEIGHTS)  # parts of a row
     if measure.aggregate is not Aggregate.SUM or measure.argument is None:
         return Grid(1.0, 0, 1)
     largest = _largest(bounded)
