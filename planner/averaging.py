@@ -31,7 +31,7 @@ from planner.pilot import (
 )
 from planner.relation import Aggregate, Measure, row_scans
 
-# Sixty bins, of which a dozen lie far out: a sum of noise must hardly ever look like patients there.
+# Of sixty bins a dozen lie far out: there noise must hardly ever look like patients.
 OUTSTANDING = 5.0
 # A patient with many rows may differ from others: so much of the mean is the guess.
 UNLIKE = 0.05
@@ -164,9 +164,25 @@ class _View:
         """Return the best center and cap of a sum."""
         return min(
             (self._judged(place, allowed, origin, shown, cap)
-             for origin, shown in self.options(place) for cap in _caps(shown, allowed)),
+             for origin, shown in self.options(place)
+             for cap in self._caps(place, origin, shown, allowed)),
             key=lambda choice: choice.noise + choice.bias,
         )
+
+    def _caps(
+        self, place: int, origin: float, shown: Shown, allowed: int
+    ) -> tuple[float, ...]:
+        """Return caps worth a look: half octaves down from what the rows of the farthest can give.
+
+        A cap that is smaller than the bounds by more than the integers of the grid can tell
+        apart is none.
+        """
+        measure = self.bounded.release.measures[place]
+        top = 0.0 if measure.argument is None else farthest(measure.argument.domain, origin)
+        floor = top * max(2.0**-30, 2.0**-36 / self._noise(place))
+        most = max(allowed * max(d for d, _ in shown), floor)
+        least = max(min(d for d, _ in shown), floor)
+        return tuple(most / 2 ** (i / 2) for i in range(60) if most / 2 ** (i / 2) >= least)
 
     def _judged(
         self, place: int, allowed: int, origin: float, shown: Shown, cap: float
@@ -233,12 +249,6 @@ class _View:
 
 def _mean(shown: Shown) -> float:
     return sum(n * count for n, count in shown) / sum(count for _, count in shown)
-
-
-def _caps(shown: Shown, allowed: int) -> tuple[float, ...]:
-    """Return caps worth a look: half octaves down from what the rows of the farthest can give."""
-    most, least = allowed * max(d for d, _ in shown), min(d for d, _ in shown)
-    return tuple(most / 2 ** (i / 2) for i in range(30) if most / 2 ** (i / 2) >= least)
 
 
 def _largest(measure: Measure) -> float:

@@ -1,7 +1,8 @@
 """A bounded release in, the small question that is asked first out: which clip would suit it.
 
-How many rows a patient has, how large the values are, or how far from an origin they lie, is bought from the budget as noisy histograms on a geometric grid. Only their released numbers choose
-a clip (adaptive.py) or how much a patient may weigh in an average (averaging.py).
+How many rows a patient has, how large the values are, or how far from an origin they lie, is bought
+from the budget as noisy histograms on a geometric grid. Only their released numbers choose a clip
+(adaptive.py), or how much a patient may weigh in an average (averaging.py).
 """
 
 from __future__ import annotations
@@ -348,7 +349,7 @@ def _sizes(
 
 
 def size_of(value: Expression, steps: int = 1) -> Expression:
-    """Return the octave (or its part, of `steps`) of a value's magnitude, and its sign if it has two.
+    """Return the octave of a value's magnitude, or its step of `steps`, with a sign if it has two.
 
     Bin b > 0 holds the magnitudes up to top * 2^((b-1)/steps-octaves) that bin b - 1 does not
     hold; bin -b holds their negatives. `ends_of_bin` says the same in numbers.
@@ -418,6 +419,6 @@ def _whole(value: int) -> Literal:
 
 
 __all__ = [
-    "Bounds", "Pilot", "distances_of_bin", "ends_of_bin", "farthest", "pilot_of", "pilot_share", "pilots_of",
-    "rows_of_bin", "size_of",
+    "Bounds", "Pilot", "distances_of_bin", "ends_of_bin", "farthest", "pilot_of", "pilot_share",
+    "pilots_of", "rows_of_bin", "size_of",
 ]

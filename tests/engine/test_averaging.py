@@ -20,9 +20,16 @@ from engine.api import Settings
 from mechanisms.event import GaussianEvent, PureEvent
 from mechanisms.gaussian import rho
 from planner.averaging import weights_of
-from planner.bounding import Strategy
+from planner.bounding import Cap, Strategy, bound_averages
 from planner.pilot import Bounds
-from planner.price import Mechanism, NoisePlan, PricedRelease, adapted, remaining
+from planner.price import (
+    Mechanism,
+    NoisePlan,
+    PricedRelease,
+    _answer_keys,
+    adapted,
+    remaining,
+)
 from planner.relation import Measure
 from tests.engine.replay import CHANGES, Run, replayed, violations
 
@@ -170,6 +177,22 @@ def test_explain_says_what_is_weighed(ward: Path) -> None:
         assert again.cached
         assert again.rows == result.rows
         assert engine.budget().spent == told.cost
+
+
+def test_another_cap_is_another_answer(ward: Path) -> None:
+    """A kept answer is given again only under the center and the caps that it was bought with."""
+    with Engine.open(ward, insecure_testing=True, seed=3) as engine:
+        _, plan = engine._plan(BY_WARD, Settings(1, 0, None, bounds=Bounds.AUTO), engine._data)
+    planned = plan.releases[-1]
+    (narrow, wide) = (adapted(plan, planned, _answers(plan, 6, bin_)) for bin_ in (50, 52))
+    release, strategy = narrow.bounded, wide.bounded.measures[0].strategy
+    assert narrow.measures[0].key != wide.measures[0].key
+    (cap,) = strategy.caps
+    caps = tuple(Cap(release.measures[0].measure, share) for share in (cap.share, cap.share / 2))
+    keys = {
+        _answer_keys(bound_averages(release, release.release, 6, (each,))) for each in caps
+    }
+    assert len(keys) == 2
 
 
 def test_a_count_that_is_read_itself_is_not_weighed(ward: Path) -> None:
