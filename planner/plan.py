@@ -58,7 +58,8 @@ class Plan:
     (for an average: in a group of 1,000 rows), or None where the error depends on the answer.
     With `adapts`, bounds are still to be chosen from a pilot's answer, and the noise shown is that
     of the declared ones: narrower clips make it smaller, more rows of a patient larger, and the
-    price stays. `chosen` says what was chosen.
+    price stays. `chosen` says what was chosen. With `splits`, the epsilon is divided among the
+    columns as their answers ask, and before that the noise shown is that of even shares.
     """
 
     question: str
@@ -72,6 +73,7 @@ class Plan:
     road: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()
     adapts: bool = False
+    splits: bool = False
     target: TargetPlan | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -82,6 +84,7 @@ class Plan:
             "releases": [asdict(release) for release in self.releases],
             "groups": self.groups,
             "adapts": self.adapts,
+            "splits": self.splits,
             "chosen": list(self.chosen),
             "expected_error": dict(self.expected_error),
             "cost": _loss(self.cost),
@@ -299,6 +302,9 @@ def _lines(plan: Plan) -> list[str]:
     if plan.adapts:
         lines.append("  bounds         chosen from the pilot's answer, at this price; the noise "
                      "above is that of the declared ones")
+    if plan.splits and not plan.chosen:
+        lines.append("  split          each column is revealed coarsely, then refined where the error "
+                     "is worst, at this price; the noise above is that of even shares")
     lines.extend(f"  chosen         {word}" for word in plan.chosen)
     lines.extend([] if plan.target is None else plan.target.lines())
     lines.append(f"  price          {plan.full_cost}")
