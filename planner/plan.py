@@ -303,7 +303,7 @@ def _lines(plan: Plan) -> list[str]:
         lines.append("  bounds         chosen from the pilot's answer, at this price; the noise "
                      "above is that of the declared ones")
     if plan.splits and not plan.chosen:
-        lines.append("  split          each column is revealed coarsely, then refined where the error "
+        lines.append("  split          columns are revealed coarsely, then refined where the error "
                      "is worst, at this price; the noise above is that of even shares")
     lines.extend(f"  chosen         {word}" for word in plan.chosen)
     lines.extend([] if plan.target is None else plan.target.lines())
