@@ -133,6 +133,10 @@ BoundsOption = Annotated[str | None, typer.Option(
     "--bounds", metavar="auto|declared", show_default=False,
     help="auto: a share of the epsilon chooses tighter bounds; declared: the policy's.",
 )]
+SplitOption = Annotated[str | None, typer.Option(
+    "--split", metavar="even|auto", show_default=False,
+    help="auto: the epsilon goes where the relative error would be worst; even: equal shares.",
+)]
 ErrorOption = Annotated[str | None, typer.Option(
     "--error", metavar="NUMBER|PERCENT", show_default=False,
     help="How wrong the answer may be, as 50 or 5%; --epsilon is then the most it may cost.",
@@ -252,7 +256,7 @@ def query(
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
     analyst: AnalystOption = None, dialect: DialectOption = "duckdb",
     error: ErrorOption = None, confidence: ConfidenceOption = None,
-    error_for: ErrorForOption = None, bounds: BoundsOption = None,
+    error_for: ErrorForOption = None, bounds: BoundsOption = None, split: SplitOption = None,
     strict: Annotated[bool, typer.Option(
         "--strict", help="Refuse an answer that misses --error (read in vain, it is charged).",
     )] = False,
@@ -280,7 +284,7 @@ def query(
     with _opened(policy, analyst) as engine:
         result = engine.query(
             statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect, error=error,
-            confidence=confidence, error_for=error_for, strict=strict, bounds=bounds,
+            confidence=confidence, error_for=error_for, strict=strict, bounds=bounds, split=split,
         )
     text = _formatted(result, form)
     if output is None:
@@ -297,7 +301,7 @@ def explain(
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
     dialect: DialectOption = "duckdb", error: ErrorOption = None,
     confidence: ConfidenceOption = None, error_for: ErrorForOption = None,
-    bounds: BoundsOption = None,
+    bounds: BoundsOption = None, split: SplitOption = None,
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.TEXT,
     show_sql: Annotated[bool, typer.Option(
         "--sql", help="Show the SQL that would run as well.",
@@ -315,7 +319,7 @@ def explain(
     with _opened(policy, None) as engine:
         plan = engine.explain(
             statement, epsilon=epsilon, delta=delta, rows=rows, dialect=dialect, error=error,
-            confidence=confidence, error_for=error_for, bounds=bounds,
+            confidence=confidence, error_for=error_for, bounds=bounds, split=split,
         )
     _say(_explained(plan, form, show_sql))
 
