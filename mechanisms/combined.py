@@ -24,10 +24,14 @@ ALIKE = 1e-12  # parts that are smaller, relatively, are left out
 
 @dataclass(frozen=True, slots=True)
 class CombinedNoise:
-    """Independent Laplace noises (scale, how many) and the variance of all Gaussian ones."""
+    """Independent Laplace noises (scale, how many) and the variance of all Gaussian ones.
+
+    `step` is the coarsest grid that one of them lives on: intervals are wider by half of it.
+    """
 
     laplace: tuple[tuple[float, int], ...] = ()
     normal: float = 0.0
+    step: float = 0.0
 
     def __post_init__(self) -> None:
         scales = all(0 < scale < math.inf and count >= 1 for scale, count in self.laplace)
@@ -43,32 +47,39 @@ class CombinedNoise:
 
         Source: Gil-Pelaez 1951: P(|X| <= h) = (2/pi) * integral of sin(h t)/t times the
         characteristic function, here by midpoints and bisection. Continuous Laplace noise stands
-        for the discrete one, whose variance is smaller; half a step of the grid is the caller's.
+        for the discrete one, whose variance is smaller.
         """
         check_confidence(confidence)
         deviation = self.deviation()
-        if not self.laplace or not deviation > 0:
-            return NormalDist().inv_cdf(0.5 + confidence / 2) * deviation
+        if not self.laplace:
+            return NormalDist().inv_cdf(0.5 + confidence / 2) * deviation + self.step / 2
         parts = tuple(
             (b / deviation, n) for b, n in self.laplace if b * b * n > ALIKE * deviation**2
         )
-        return MARGIN * deviation * _quantile(parts, self.normal / deviation**2, confidence)
+        quantile = _quantile(parts, self.normal / deviation**2, confidence)
+        return MARGIN * deviation * quantile + self.step / 2
 
-    def plus(self, others: Iterable[tuple[CombinedNoise, float]]) -> CombinedNoise:
-        """Return this noise with independent others added, each times a factor."""
-        laplace, normal = list(self.laplace), self.normal
-        for other, factor in others:
-            if factor:
-                laplace += [(abs(factor) * b, n) for b, n in other.laplace]
-                normal += factor * factor * other.normal
-        return CombinedNoise(tuple(laplace), normal)
-
-    def repeated(self, factor: float, count: int) -> CombinedNoise:
+    def times(self, factor: float, count: int = 1) -> CombinedNoise:
         """Return the sum of so many independent noises like this one, each times a factor."""
+        if not factor:
+            return CombinedNoise()
         return CombinedNoise(
-            tuple((abs(factor) * b, n * count) for b, n in self.laplace if factor),
-            factor * factor * self.normal * count,
+            tuple((abs(factor) * b, n * count) for b, n in self.laplace),
+            factor * factor * self.normal * count, abs(factor) * self.step,
         )
+
+
+NO_NOISE = CombinedNoise()
+
+
+def added(noises: Iterable[CombinedNoise]) -> CombinedNoise:
+    """Return the sum of independent noises."""
+    together = tuple(noises)
+    return CombinedNoise(
+        tuple(part for noise in together for part in noise.laplace),
+        math.fsum(noise.normal for noise in together),
+        max((noise.step for noise in together), default=0.0),
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -241,11 +241,11 @@ def _choose(
     if measure.aggregate in LIMITED:
         return Strategy(Shape.UNIT_CLIP, relation, allowed, allowed)
     if len(additive) > 1 or groups != 1:
-        return Strategy(Shape.NORM_SCALE, relation, allowed, allowed, weigh=_weighed(additive))
+        return Strategy(Shape.NORM_SCALE, relation, allowed, allowed, weigh=weighed(additive))
     return Strategy(Shape.UNIT_CLIP, relation, allowed, 1)
 
 
-def _weighed(additive: tuple[Measure, ...]) -> tuple[tuple[Expression, ...], ...]:
+def weighed(additive: tuple[Measure, ...]) -> tuple[tuple[Expression, ...], ...]:
     """Return the conditions under which some measure of the release counts a row."""
     found = []
     for measure in additive:
