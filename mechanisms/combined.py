@@ -17,7 +17,7 @@ import numpy as np
 from mechanisms.laplace import check_confidence
 
 # The inversion's grid, in standard deviations: its sum repeats after 2 pi / STEP of them.
-STEP, POINTS = 0.02, 20_000
+STEP, POINTS = 0.02, 10_000
 MARGIN = 1.005  # what rounding and the grid may be wrong by
 ALIKE = 1e-12  # parts that are smaller, relatively, are left out
 
@@ -91,7 +91,7 @@ def _quantile(parts: tuple[tuple[float, int], ...], normal: float, confidence: f
         logs -= count * np.log1p(np.square(scale * t))
     density = np.exp(logs) / t * (2 / math.pi * STEP)
     low, high = 0.0, 60.0
-    for _ in range(40):
+    for _ in range(32):
         middle = (low + high) / 2
         if float(density @ np.sin(middle * t)) < confidence:
             low = middle
