@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from math import floor, log2
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 QUESTIONS_MAX = 500
+DUST_BITS = 30  # numbers put together are rounded to their deviation over 2^30
 NUMBERS_APART = 10_000  # so many relations of one question have numbers of their own
 # The families' own releases use no answers further in.
 _FAMILIES = Bound(Rows(Nothing(), ()), ())
@@ -201,10 +203,10 @@ def _together(workload: Workload, known: Known) -> dict[str, Released]:
     for number, levels in enumerate(workload.levels):
         for marginal, key in levels.columns.items():
             recipe = Recipe(((number, 1.0),), tuple(sorted(marginal)), key)
-            if levels.family.adds_up:
+            if not levels.family.finest:  # scaled parts round otherwise in a question by itself
                 found[key] = put_together(recipe, workload.levels, known)
     for recipe in workload.recipes.values():
-        if all(workload.levels[number].family.adds_up for number, _ in recipe.parts):
+        if not any(workload.levels[number].family.finest for number, _ in recipe.parts):
             found.setdefault(recipe.key, put_together(recipe, workload.levels, known))
     return found
 
@@ -258,11 +260,20 @@ def put_together(recipe: Recipe, levels: tuple[Levels, ...], known: Known) -> Co
                 for number, factor in recipe.parts)
     cells = np.transpose(np.asarray(total), [axes.index(axis) for axis in recipe.axes])
     noise = noise_by(recipe, levels, noises)
+    cells = _without_float_dust(cells, noise.deviation())
     sample = known[min(used)]
     family = levels[recipe.parts[0][0]].family
     keys = cells_by([family.values[axis] for axis in recipe.axes])
     return Combined(keys, tuple(cells.ravel().tolist()), sample.mechanism, noise.deviation(), 1.0,
                     noise=noise)
+
+
+def _without_float_dust(cells: Floats, deviation: float) -> Floats:
+    """Round to a grid far below the noise, so that a whole number of rows is one again."""
+    if not deviation > 0:
+        return cells
+    grid = 2.0 ** (floor(log2(deviation)) - DUST_BITS)
+    return np.asarray(np.round(cells / grid) * grid, dtype=np.float64)
 
 
 def _marginal(levels: Levels, wanted: Marginal, known: Known) -> Floats:
@@ -275,6 +286,6 @@ def _marginal(levels: Levels, wanted: Marginal, known: Known) -> Floats:
             ),
             variances[m],
         )
-        for m in levels.sources(wanted, variances)
+        for m in levels.columns
     }
     return combined(wanted, sizes, measured)

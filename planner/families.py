@@ -13,7 +13,16 @@ from itertools import product
 
 from mechanisms.marginals import Marginal
 from planner.bind import Bound
-from planner.bounding import ADDITIVE, BoundedMeasure, BoundedRelease, Shape, bound, weighed
+from planner.bounding import (
+    ADDITIVE,
+    BoundedMeasure,
+    BoundedRelease,
+    Shape,
+    Strategy,
+    bound,
+    check_rows,
+    weighed,
+)
 from planner.canonical import Numbering, expression_text, measure_text, numbering_of, relation_text
 from planner.collector import count_of
 from planner.expression import Expression, columns_of, is_per_unit, replaced
@@ -86,10 +95,13 @@ class Family:
     """One measure over one set of bounded rows, by several sets of keys.
 
     `measures` are those of a release that asked for it, in the words of `rows`, and `measure` is
-    the family's place among them: they are bounded together. `adds_up` says that the exact numbers
-    of every level are the sums of any finer one; where a patient's parts are scaled or clipped
-    group by group, rounding keeps that from being exact, and a level is answered from one other.
-    Attributes are numbered alike in all families over the same rows.
+    the family's place among them: they are bounded together. Attributes are numbered alike in all
+    families over the same rows.
+
+    Guarantee: the exact numbers of a level are the sums of those of any finer level, on every
+    database. Where rows of a patient are left out, the same ones are for all keys. Where a
+    patient's parts are scaled, they are for the `finest` groups of the family, and every level
+    adds up those.
     """
 
     rows: Rows
@@ -102,8 +114,18 @@ class Family:
     members: tuple[Member, ...]
 
     @property
-    def adds_up(self) -> bool:
-        return self.kind.startswith(BY_ROWS_KIND)
+    def finest(self) -> Marginal:
+        """The groups whose parts are scaled; none where rows are left out in place of that."""
+        if self.kind.startswith(BY_ROWS_KIND):
+            return frozenset()
+        return frozenset[int]().union(*self.wanted)
+
+    def finer_keys(self, marginal: Marginal) -> tuple[Expression, ...]:
+        """Return the keys of the finest groups, where a level adds up those."""
+        return self._keys(self.finest) if self.finest > marginal else ()
+
+    def _keys(self, marginal: Marginal) -> tuple[Expression, ...]:
+        return tuple(self.attributes[i] for i in sorted(marginal))
 
     def keys_of(self, marginal: Marginal) -> tuple[Key, ...]:
         """List the cells of a marginal, the first attribute slowest."""
@@ -111,13 +133,23 @@ class Family:
 
     def level(self, marginal: Marginal, allowed: int | None) -> BoundedMeasure | None:
         """Bound the measure as a release by these keys; None where that counts other rows."""
-        keys = tuple(self.attributes[i] for i in sorted(marginal))
-        release = Release(self.rows.source, self.rows.relation, keys, self.measures)
+        if self.finest:
+            return self._scaled(allowed)
+        release = Release(self.rows.source, self.rows.relation, self._keys(marginal),
+                          self.measures)
         bounded = bound(release, allowed)
         if bounded.keys != self.keys_of(marginal):
             return None
         found = bounded.measures[self.measure]
         return found if _kind(found, release) == self.kind else None
+
+    def _scaled(self, allowed: int | None) -> BoundedMeasure:
+        """Bound the measure by scaling all parts of a patient, whatever the level."""
+        relation = self.rows.relation
+        rows = check_rows(allowed, relation)
+        additive = tuple(m for m in self.measures if m.aggregate in ADDITIVE)
+        strategy = Strategy(Shape.NORM_SCALE, relation, rows, rows, weigh=weighed(additive))
+        return BoundedMeasure(self.measures[self.measure], strategy)
 
     @property
     def wanted(self) -> frozenset[Marginal]:

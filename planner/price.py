@@ -483,6 +483,7 @@ def _common_text(release: BoundedRelease, strategy: Strategy) -> tuple[Numbering
     )
     shape = (f"{strategy.shape.value}|{strategy.rows}|{strategy.groups}|{strategy.limit_groups}"
              f"|{weigh}")
+    keys += [f"of {expression_text(key, numbering)}" for key in release.finer]
     listed = "selected" if release.keys is None else key_of(repr(release.keys))
     text = key_of(relation_text(strategy.relation, numbering), ";".join(keys), listed, shape)
     return numbering, text

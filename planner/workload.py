@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
-from math import floor, inf, prod, sqrt
+from math import floor, sqrt
 
 from mechanisms.combined import CombinedNoise, added
 from mechanisms.marginals import (
@@ -56,27 +56,12 @@ class Levels:
     family: Family
     columns: Mapping[Marginal, str]
 
-    def sources(self, wanted: Marginal, variances: Mapping[Marginal, float]) -> list[Marginal]:
-        """Return the levels that an answer is put together from.
-
-        All of them where levels add up exactly, else the one that gives the least error.
-        """
-        if self.family.adds_up:
-            return ordered(self.columns)
-        fits = [m for m in ordered(self.columns) if wanted <= m]
-        return [min(fits, key=lambda m: variances[m] * self.spread(m, wanted))]
-
-    def spread(self, level: Marginal, wanted: Marginal) -> int:
-        """Return how many cells of a level add up to one wanted cell."""
-        return prod(self.family.sizes[i] for i in level - wanted)
-
     def noise(self, wanted: Marginal, noises: Mapping[str, CombinedNoise]) -> CombinedNoise:
         """Return the noise of one wanted cell, from that of a cell of each column."""
         variances = {m: noises[key].deviation() ** 2 for m, key in self.columns.items()}
-        used = {m: variances[m] for m in self.sources(wanted, variances)}
         return added(
             noises[self.columns[c.marginal]].times(c.factor, c.count)
-            for c in coefficients(wanted, self.family.sizes, used)
+            for c in coefficients(wanted, self.family.sizes, variances)
         )
 
 
@@ -287,10 +272,9 @@ def _strategy(
     family: Family, weights: Mapping[Marginal, float], rows: int | None, squared: bool
 ) -> Chosen:
     """Choose the levels of a family and their shares, with the measure bounded at each."""
-    choose = _by_all if family.adds_up else _by_one
     among = candidates(set(weights), family.sizes, CELLS_MAX)
     while True:
-        strategy = choose(weights, family.sizes, among, squared)
+        strategy = allocate(weights, family.sizes, among, squared=squared)
         levels = {m: family.level(m, rows) for m in ordered(strategy.shares)}
         bad = [m for m, level in levels.items() if level is None]
         if not bad:
@@ -298,46 +282,14 @@ def _strategy(
         among = [m for m in among if m not in bad]
 
 
-def _by_all(
-    weights: Mapping[Marginal, float], sizes: tuple[int, ...], among: list[Marginal],
-    squared: bool,
-) -> Strategy:
-    return allocate(weights, sizes, among, squared=squared)
-
-
-def _by_one(
-    weights: Mapping[Marginal, float], sizes: tuple[int, ...], among: list[Marginal],
-    squared: bool,
-) -> Strategy:
-    """Choose levels where each answer comes from one of them: all, the finest, or one for all."""
-    power = 3 if squared else 2
-    finest = [m for m in among if m in weights and not any(m < other for other in weights)]
-    options = [[m for m in among if m in weights], finest]
-    whole = frozenset[int]().union(*weights)
-    if whole in among:
-        options.append([whole])
-    best = Strategy({}, inf)
-    for levels in options:
-        needs = dict.fromkeys(levels, 0.0)
-        for m in ordered(weights):
-            spread = {s: prod(sizes[i] for i in s - m) for s in levels if m <= s}
-            source = min(spread, key=lambda s: spread[s])
-            needs[source] += weights[m] * spread[source]
-        roots = {m: need ** (1 / power) for m, need in needs.items() if need > 0}
-        total = sum(roots.values())
-        if total**power < best.cost:
-            best = Strategy({m: root / total for m, root in roots.items()}, total**power)
-    return best
-
-
 def _releases(
     families: tuple[Family, ...], chosen: list[Chosen]
 ) -> tuple[tuple[BoundedRelease, ...], tuple[Levels, ...]]:
     """Put the columns of all families that share rows and keys into one release each."""
-    together: dict[tuple[int, tuple[int, ...]], list[tuple[int, Marginal]]] = {}
+    together: dict[tuple[object, ...], list[tuple[int, Marginal]]] = {}
     for number, (family, (_, level)) in enumerate(zip(families, chosen, strict=True)):
         for m in level:
-            place = (id(family.rows), tuple(sorted(m)))
+            place = (id(family.rows), m, family.finer_keys(m))
             together.setdefault(place, []).append((number, m))
     columns: list[dict[Marginal, str]] = [{} for _ in families]
     releases = []
@@ -346,9 +298,11 @@ def _releases(
         family = families[first]
         measures = tuple(chosen[number][1][m] for number, m in entries)
         keys = tuple(family.attributes[i] for i in sorted(marginal))
+        finer = family.finer_keys(marginal)
         release = Release(family.rows.source, family.rows.relation, keys,
                           tuple(m.measure for m in measures))
-        releases.append(BoundedRelease(release, family.keys_of(marginal), measures, None))
+        releases.append(BoundedRelease(release, family.keys_of(marginal), measures, None,
+                                       finer))
         for (number, m), name in zip(entries, answer_keys(releases[-1]), strict=True):
             columns[number][m] = name
     return tuple(releases), tuple(map(Levels, families, columns))

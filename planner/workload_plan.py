@@ -91,24 +91,25 @@ def describe_workload(workload: Workload, cost: PrivacyLoss) -> WorkloadPlan:
         describe(one.bound, view_of(workload, number), one.sql, cost)
         for number, one in enumerate(workload.asked)
     )
-    measured = tuple(
-        (name, share) for release in plan.releases for name, share in _shares(release, workload)
-    )
+    measured = dict(entry for release in plan.releases for entry in _shares(release, workload))
     statements = tuple(dict.fromkeys(s.sql for r in plan.releases for s in r.statements))
-    return WorkloadPlan(questions, measured, cost, plan.loss, plan.terms.mechanism.value,
+    return WorkloadPlan(questions, tuple(measured.values()), cost, plan.loss, plan.terms.mechanism.value,
                         statements)
 
 
-def _shares(release: PricedRelease, workload: Workload) -> list[tuple[str, float]]:
-    """Name the columns of a release, with their shares of the price."""
+def _shares(
+    release: PricedRelease, workload: Workload
+) -> list[tuple[str, tuple[str, float]]]:
+    """Name the columns of a release, with their shares of the price, by their keys."""
     found = [
-        (f"{label_of(c.bounded.measure)} by {level_name(release)}: 95 % within "
-         f"{c.half_width(CONFIDENCE):,.4g}", float(workload.shares[c.key]))
+        (c.key, (f"{label_of(c.bounded.measure)} by {level_name(release)}: 95 % within "
+         f"{c.half_width(CONFIDENCE):,.4g}", float(workload.shares[c.key])))
         for c in release.measures if c.mechanism is not Mechanism.EXACT
     ]
     if release.selection is not None:
         share = workload.shares[answer_keys(release.bounded)[-1]]
-        found.insert(0, (f"the choice of keys by {level_name(release)}", float(share)))
+        name = f"the choice of keys by {level_name(release)}"
+        found.insert(0, (release.selection.key, (name, float(share))))
     return found
 
 
