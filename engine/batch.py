@@ -43,7 +43,7 @@ from planner.bounding import bound as bound_release
 from planner.catalog import Catalog
 from planner.families import Asked, Place
 from planner.families import cells as cells_by
-from planner.parse import parse, split
+from planner.parse import TEXTS_MAX, parse, split
 from planner.price import remaining
 from planner.refusal import Refused
 from planner.relation import Nothing
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 QUESTIONS_MAX = 500
-DUST_BITS = 30  # numbers put together are rounded to their deviation over 2^30
+DUST_BITS = 36  # numbers put together are rounded to their deviation over 2^36
 NUMBERS_APART = 10_000  # so many relations of one question have numbers of their own
 # The families' own releases use no answers further in.
 _FAMILIES = Bound(Rows(Nothing(), ()), ())
@@ -97,6 +97,9 @@ def plan_batch(texts: str | Sequence[str], terms: Terms, catalog: Catalog) -> Wo
 def _separate(texts: str | Sequence[str], dialect: str) -> tuple[str, ...]:
     """Return single statements; a text may hold several."""
     given = [texts] if isinstance(texts, str) else list(texts)
+    if sum(len(text) for text in given if isinstance(text, str)) > TEXTS_MAX:
+        raise Refused("too-large", f"these questions have more than {TEXTS_MAX:,} characters",
+                      "fewer questions at once")
     found = tuple(part for text in given for part in split(text, dialect))
     if not 1 <= len(found) <= QUESTIONS_MAX:
         raise Refused("batch", f"a batch has 1 to {QUESTIONS_MAX} questions, got {len(found)}",

@@ -364,14 +364,24 @@ def _price_release(
 def _check_cells(release: BoundedRelease) -> None:
     """Refuse more noisy numbers than the memory holds; the number of groups here is public."""
     for bounded in release.measures:
-        argument, width = bounded.measure.argument, 1
-        if bounded.measure.aggregate is Aggregate.TREE:
-            width = NODES
-        elif bounded.measure.aggregate is Aggregate.HISTOGRAM and argument is not None:
-            width = len(argument.domain.members() or ())
-        if width * len(release.keys or ()) > CELLS_MAX:
-            raise Refused("too-large", f"{len(release.keys or ()):,} groups of {width:,} counts "
-                          "each are too many", "GROUP BY fewer values")
+        if _width(bounded) * len(release.keys or ()) > CELLS_MAX:
+            raise Refused("too-large", f"{len(release.keys or ()):,} groups of {_width(bounded):,} "
+                          "counts each are too many", "GROUP BY fewer values")
+
+
+def numbers_of(release: BoundedRelease) -> int:
+    """Return how many noisy numbers a release has; 0 where its groups are not public."""
+    return sum(map(_width, release.measures)) * len(release.keys or ())
+
+
+def _width(bounded: BoundedMeasure) -> int:
+    """Return how many noisy numbers a measure has for each group."""
+    argument = bounded.measure.argument
+    if bounded.measure.aggregate is Aggregate.TREE:
+        return int(NODES)
+    if bounded.measure.aggregate is Aggregate.HISTOGRAM and argument is not None:
+        return len(argument.domain.members() or ())
+    return 1
 
 
 def _price_measure(bounded: BoundedMeasure, key: str, budget: Terms) -> Priced:

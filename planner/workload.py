@@ -41,11 +41,14 @@ from planner.price import (
     is_constant,
     largest_of,
     multiplier,
+    numbers_of,
     priced_by_shares,
 )
+from planner.refusal import Refused
 from planner.relation import Release
 
 CELLS_MAX = 50_000  # cells of a level that nobody asked for
+CELLS_TOTAL = 20_000_000  # noisy numbers of all questions together
 PARTS = 2**16  # shares are whole numbers of these
 
 
@@ -125,6 +128,9 @@ def plan_workload(
              if mechanism is Mechanism.LAPLACE or budget.delta > 0]
     best = min(tried, key=lambda t: t.error)
     releases = (*best.measured, *(r for own in alone for r in own))
+    if (numbers := sum(map(numbers_of, releases))) > CELLS_TOTAL:
+        raise Refused("too-large", f"these questions have {numbers:,} noisy numbers together; the "
+                      f"limit is {CELLS_TOTAL:,}", "fewer questions at once")
     terms = replace(budget, mechanism=best.mechanism, columns=max(len(best.shares), 1))
     plan = priced_by_shares(releases, best.shares, terms, order)
     ends = [len(best.measured)]

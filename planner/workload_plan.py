@@ -93,8 +93,8 @@ def describe_workload(workload: Workload, cost: PrivacyLoss) -> WorkloadPlan:
     )
     measured = dict(entry for release in plan.releases for entry in _shares(release, workload))
     statements = tuple(dict.fromkeys(s.sql for r in plan.releases for s in r.statements))
-    return WorkloadPlan(questions, tuple(measured.values()), cost, plan.loss, plan.terms.mechanism.value,
-                        statements)
+    return WorkloadPlan(questions, tuple(measured.values()), cost, plan.loss,
+                        plan.terms.mechanism.value, statements)
 
 
 def _shares(
