@@ -364,7 +364,7 @@ PLANTED = (
     Planted("the noise of half of what an answer is made of", "planner/workload.py",
             "        for number, factor in recipe.parts\n    )\n\n\ndef view_of",
             "        for number, factor in recipe.parts[:1]\n    )\n\n\ndef view_of",
-            (BATCHES + "test_intervals_of_a_batch_hold",)),
+            (BATCHES + "test_a_sum_made_of_an_average_has_the_noise_it_says",)),
     # ---- training
     Planted("a gradient clipped by row, not by patient", "models/clipping.py",
             "KEPT / (safe + SOFTENING) if", "KEPT + 0 * safe if",

@@ -326,6 +326,20 @@ def test_intervals_of_a_batch_hold(base: Engine) -> None:
         assert np.mean(shares) >= 0.95 - 4.9 * spread, batch[i]
 
 
+def test_a_sum_made_of_an_average_has_the_noise_it_says(base: Engine) -> None:
+    """SUM is center times COUNT and the sum about the center: the interval speaks of both."""
+    batch = tuple(question(number, keys) for number in ("SUM(cost)", "AVG(cost)")
+                  for keys in LEVELS[:2])
+    plan = base.explain_many(batch, epsilon=1)
+    assert len(plan.releases) < 4 * 2  # the sum is not measured
+    found = draws(base, batch, 200)
+    for place in (0, 1):
+        values = np.array([[row[-1] for row in results[place].rows] for results in found])
+        (low, high), *_ = (row[-1] for row in found[0][place].intervals)  # type: ignore[misc]
+        assert np.mean(np.std(values, axis=0)) * 1.96 == pytest.approx(
+            (high - low) / 2, rel=4.9 / math.sqrt(2 * len(found)))
+
+
 # ---- one patient --------------------------------------------------------------------------
 
 BATCHES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
