@@ -202,7 +202,7 @@ class Engine:
         `questions` are single statements, or a text of several. `epsilon` and `delta` are what
         all of them may cost together (defaults: those of one question). What they share is
         measured once and answers agree with one another: totals are the sums of their parts
-        where keys are public (docs/adaptive.md). It uses the declared bounds, and takes no
+        where keys are public (docs/batches.md). It uses the declared bounds, and takes no
         accuracy target.
         Raises Refused or OverBudget for all of them, and then nothing is charged.
         """
