@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
@@ -24,6 +24,7 @@ from engine.accuracy import (
     fixed_remedy,
 )
 from engine.answers import Answers
+from engine.batch import Terms, answer_batch, answer_batch_unpaid, explain_batch, plan_batch
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
 from engine.execution import open_reader, open_unpaid
@@ -41,6 +42,7 @@ from engine.releases import (
     stored_plan,
 )
 from engine.result import Result
+from engine.results import Results
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
 from engine.split import Divided, answer_divided, answer_divided_unpaid, explain_divided
 from engine.timing import check_slot, whole_slots
@@ -60,6 +62,8 @@ from planner.refusal import Refused
 from planner.split import split_of
 from planner.target import Aim, aim_at, read_target
 from planner.target_cost import expected_cost
+from planner.workload import Workload
+from planner.workload_plan import WorkloadPlan
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -191,6 +195,58 @@ class Engine:
                             error_for, _split(split))
         with whole_slots(self._time_slot):
             return self._query(sql, settings, analyst, strict, noiseless)
+
+    def query_many(
+        self, questions: str | Sequence[str], *, epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, analyst: str | None = None,
+        dialect: str = "duckdb", noiseless: bool = False,
+    ) -> Results:
+        """Answer several SELECTs at one price: a dashboard.
+
+        `questions` are single statements, or a text of several. `epsilon` and `delta` are what
+        all of them may cost together (defaults: those of one question). What they share is
+        measured once and answers agree with one another: totals are the sums of their parts
+        where keys are public (docs/batches.md). It uses the declared bounds, and takes no
+        accuracy target.
+        Raises Refused or OverBudget for all of them, and then nothing is charged.
+        """
+        with whole_slots(self._time_slot):
+            who, data = self._who(analyst), self._data
+            workload = self._workload(questions, epsilon, delta, rows, dialect, data)
+            ledger, kept = self._ledger, data.kept
+            if ledger is None or kept is None:
+                noise = None if noiseless else self._randomness
+                return answer_batch_unpaid(workload, data.public, data.database, noise)
+            if noiseless:
+                raise Refused("testing", "exact numbers are shown on test data only",
+                              "Engine.open(policy, insecure_testing=True)")
+            text = ";\n".join(one.sql for one in workload.asked)
+
+            def pay(due: NoisePlan) -> Receipt:
+                return self._charge(ledger, due, text, who, kept.data_version)
+
+            results = answer_batch(workload, Account(ledger, kept, pay), data.public,
+                                   data.database, self._randomness)
+            return replace(results, left=self.budget(who or None).left)
+
+    def explain_many(
+        self, questions: str | Sequence[str], *, epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, dialect: str = "duckdb",
+    ) -> WorkloadPlan:
+        """Say what several questions would do and cost together. Free, as `explain` is."""
+        data = self._data
+        workload = self._workload(questions, epsilon, delta, rows, dialect, data)
+        return explain_batch(workload, data.kept, data.public)
+
+    def _workload(
+        self, questions: str | Sequence[str], epsilon: Number | None, delta: Number | None,
+        rows: int | None, dialect: str, data: Data,
+    ) -> Workload:
+        if _is_infinite(epsilon):
+            raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=1")
+        wanted = self._wanted(Settings(epsilon, delta))
+        terms = Terms(*wanted, self._filter.order, rows, dialect)
+        return plan_batch(questions, terms, data.snapshot.catalog)
 
     def _query(
         self, sql: str, settings: Settings, analyst: str | None, strict: bool, noiseless: bool

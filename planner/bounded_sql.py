@@ -87,7 +87,10 @@ def statements(
         strategy = group[0][1].strategy
         measures = [m.measure for _, m in group]
         chosen = [grids[place] if place != SELECTION else None for place, _ in group]
-        sql = _print(bounded.release, strategy, measures, chosen, given)
+        if bounded.finer:
+            sql = _over_finer(bounded, strategy, measures, chosen, given)
+        else:
+            sql = _print(bounded.release, strategy, measures, chosen, given)
         printed.append(Statement(sql, tuple(place for place, _ in group)))
     return tuple(printed)
 
@@ -172,6 +175,18 @@ def _is_on_every_row(relation: Relation, source: int) -> bool:
         plain = all(isinstance(n, Scan | Filter | Join) for n in walk_relations(relation))
         return plain and (right or _is_on_every_row(relation.left, source))
     return isinstance(relation, Scan) and relation.source == source
+
+
+def _over_finer(
+    bounded: BoundedRelease, strategy: Strategy, measures: list[Measure],
+    grids: list[Grid | None], given: GivenValues | None,
+) -> str:
+    """Print the sums, by the release's keys, of the bounded numbers of finer groups."""
+    release, finer = bounded.release, bounded.finer
+    inner = _print(replace(release, keys=finer), strategy, measures, grids, given)
+    shown = [f"k{finer.index(key) + 1} AS k{i + 1}" for i, key in enumerate(release.keys)]
+    shown += [f"CAST(SUM(m{i + 1}) AS HUGEINT) AS m{i + 1}" for i in range(len(measures))]
+    return f"SELECT {', '.join(shown)} FROM ({inner}){_group_by(len(release.keys))}"
 
 
 def _added_up(light: str, heavy: str, keys: int, measures: int) -> str:

@@ -169,13 +169,24 @@ class BoundedMeasure:
 class BoundedRelease:
     """A release whose every measure is bounded. `keys` None: chosen privately.
 
-    `selection` is then the bounded count of units that decides which keys are shown.
+    `selection` is then the bounded count of units that decides which keys are shown. With
+    `finer`, keys that hold the release's own, patients' parts are scaled group by group of those
+    and then added up: every level of a batch so adds up exactly (planner/families.py).
+
+    Guarantee: with `finer` all strategies are NORM_SCALE, whose L1 bound over the finer groups is
+    one over any sums of them, and whose L2 bound is that L1 bound.
     """
 
     release: Release
     keys: tuple[Key, ...] | None
     measures: tuple[BoundedMeasure, ...]
     selection: BoundedMeasure | None
+    finer: tuple[Expression, ...] = ()
+
+    def __post_init__(self) -> None:
+        scaled = all(m.strategy.shape is Shape.NORM_SCALE for m in self.measures)
+        if self.finer and not (scaled and set(self.release.keys) < set(self.finer)):
+            raise ValueError("only parts that are scaled by norm add up over finer groups")
 
 
 def bound(release: Release, rows: int | None, unbounded: bool = False) -> BoundedRelease:
@@ -298,11 +309,11 @@ def _choose(
     if measure.aggregate in LIMITED:
         return Strategy(Shape.UNIT_CLIP, relation, allowed, allowed)
     if len(additive) > 1 or groups != 1:
-        return Strategy(Shape.NORM_SCALE, relation, allowed, allowed, weigh=_weighed(additive))
+        return Strategy(Shape.NORM_SCALE, relation, allowed, allowed, weigh=weighed(additive))
     return Strategy(Shape.UNIT_CLIP, relation, allowed, 1)
 
 
-def _weighed(additive: tuple[Measure, ...]) -> tuple[tuple[Expression, ...], ...]:
+def weighed(additive: tuple[Measure, ...]) -> tuple[tuple[Expression, ...], ...]:
     """Return the conditions under which some measure of the release counts a row."""
     found = []
     for measure in additive:

@@ -13,7 +13,7 @@ from planner.catalog import Kind
 from planner.emit import outer_statement
 from planner.expression import Call, Column, Expression, Literal, columns_of, walk
 from planner.parse import pretty
-from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
+from planner.price import Derived, Mechanism, NoisePlan, Priced, PricedRelease
 from planner.relation import (
     Aggregate,
     Given,
@@ -172,12 +172,13 @@ def _planned(
 ) -> list[PlannedRelease]:
     keys = "public" if release.bounded.keys is not None else "selected"
     if release.bounded.release.source < 0:
-        return [_one(f"pilot: {_histogram_of(m.bounded.measure, release.bounded.release)}", m,
-                     keys) for m in release.measures]
+        return [planned_column(
+            f"pilot: {_histogram_of(m.bounded.measure, release.bounded.release)}", m, keys)
+            for m in release.measures]
     names = measure_names(release.bounded.release, outputs, totals)
-    found = [_one(names[i], m, keys) for i, m in enumerate(release.measures)]
+    found = [planned_column(names[i], m, keys) for i, m in enumerate(release.measures)]
     if release.selection is not None:
-        found.insert(0, _one("choice of keys", release.selection, keys))
+        found.insert(0, planned_column("choice of keys", release.selection, keys))
     return found
 
 
@@ -196,12 +197,15 @@ def _histogram_of(measure: Measure, release: Release) -> str:
     return f"mean distance of a patient's {values} from {origins[-1]:g}"
 
 
-def _one(name: str, priced: Priced, keys: str) -> PlannedRelease:
-    step = priced.grid.step
+def planned_column(name: str, priced: Priced, keys: str) -> PlannedRelease:
+    """Put one noised column into words and numbers."""
+    step, words = priced.grid.step, priced.bounded.strategy.words()
+    if isinstance(priced, Derived):
+        words += f"; put together from what is measured by {priced.origin}"
     return PlannedRelease(
         name, priced.mechanism.value, priced.scale * step, step, priced.l1 * step,
         sqrt(priced.l2_squared) * step, keys, priced.bounded.strategy.shape.value,
-        priced.bounded.strategy.words(), priced.half_width(CONFIDENCE),
+        words, priced.half_width(CONFIDENCE),
         tuple((shape.value, why) for shape, why in priced.bounded.rejected),
     )
 
@@ -228,7 +232,7 @@ def measure_names(
             if column.source in own:
                 _name_parts(names, name, column, release)
     return tuple(
-        names.get(f"m{i + 1}", f"{_label(m)}, part {i + 1}")
+        names.get(f"m{i + 1}", f"{label_of(m)}, part {i + 1}")
         for i, m in enumerate(release.measures)
     )
 
@@ -244,11 +248,12 @@ def _name_parts(names: dict[str, str], name: str, column: Column, release: Relea
         for i, measure in enumerate(columns_of(release.derived[int(place) - 1])):
             names.setdefault(measure.name, f"{name}.{i + 1}")
     elif kind == "m":
-        label = _label(release.measures[int(place) - 1])
+        label = label_of(release.measures[int(place) - 1])
         names.setdefault(column.name, f"{name}: {label}")
 
 
-def _label(measure: object) -> str:
+def label_of(measure: object) -> str:
+    """Name a measure by what it measures."""
     aggregate = getattr(measure, "aggregate", None)
     argument = getattr(measure, "argument", None)
     inner = argument.name if isinstance(argument, Column) else "expression"

@@ -183,6 +183,7 @@ CALL_RULES: tuple[tuple[str, str], ...] = (
     ("bounds", "bounds= is 'auto' (chosen privately) or 'declared' (the policy's)."),
     ("split", "split= is 'even' or 'auto': counts, sums and averages are refined as they ask for."),
     ("rows", "The rows of a patient that may count are a whole number up to the ceiling."),
+    ("batch", "A batch has 1 to 500 questions at one price: no accuracy target or epsilon in one."),
     ("dialect", "A question is written in DuckDB's SQL or in one of the listed dialects."),
     ("training-view", "A training view is a SELECT of patients' rows, each column with a domain."),
     ("label", "The label is one output of the training view with a finite or bounded domain."),
