@@ -234,7 +234,7 @@ def bound_averages(
     additive = tuple(m for m in release.measures if m.aggregate in ADDITIVE)
     allowed = check_rows(rows, release.input)
     strategy = Strategy(Shape.NORM_SCALE, release.input, allowed, allowed,
-                        weigh=_weighed(additive), caps=caps)
+                        weigh=weighed(additive), caps=caps)
     measures = tuple(
         BoundedMeasure(measure, strategy, _rejected(measure, release, strategy))
         if measure.aggregate in ADDITIVE else before
