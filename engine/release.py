@@ -9,7 +9,8 @@ from datetime import date, datetime
 from typing import Any
 
 from engine.execution import Exact
-from mechanisms import combined, gaussian, laplace
+from mechanisms import gaussian, laplace
+from mechanisms.combined import NO_NOISE, CombinedNoise
 from mechanisms.quantile_tree import NODES, node_counts
 from mechanisms.randomness import Randomness
 from planner.bounded_sql import SELECTION, is_spread_out, race_grid
@@ -24,8 +25,7 @@ from planner.relation import Aggregate
 class Released:
     """One noised column, ready to leave: a grid integer for each key of its key set.
 
-    `mechanism`, `scale` and `step` are public and give its error; the `scale` of a combination
-    (history.py) is its standard deviation in steps. A choice of keys has the keys
+    `mechanism`, `scale` and `step` are public and give its error. A choice of keys has the keys
     themselves and no values.
     """
 
@@ -35,8 +35,8 @@ class Released:
     scale: float
     step: float
     width: int = 1  # numbers for each key, one key's after another's
-    units: tuple[int, ...] = ()  # how many steps each key's number counts by, where not by one
     exact: tuple[Mapping[Any, int], ...] = ()  # insecure testing only: each key's values
+    units: tuple[int, ...] = ()  # how many steps each key's number counts by, where not by one
 
     def numbers(self) -> list[int | float]:
         """The column in its own units; whole where the grid is whole."""
@@ -54,8 +54,6 @@ class Released:
     def _spread(self) -> float:
         if self.mechanism is Mechanism.EXACT:
             return 0.0
-        if self.mechanism is Mechanism.COMBINED:
-            return self.scale
         laplacian = self.mechanism is Mechanism.LAPLACE
         spread = laplace.deviation if laplacian else gaussian.deviation
         return spread(self.scale)
@@ -72,11 +70,26 @@ class Released:
     def _reach(self, confidence: float) -> float:
         if self.mechanism is Mechanism.EXACT:
             return 0.0
-        if self.mechanism is Mechanism.COMBINED:  # and half a step for rounding
-            return combined.quantile(self.scale, confidence) + 0.5
         laplacian = self.mechanism is Mechanism.LAPLACE
         quantile = laplace.quantile if laplacian else gaussian.quantile
         return quantile(self.scale, confidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Combined(Released):
+    """Numbers put together from released columns: post-processing, with the noise of all of them.
+
+    `values` are in the column's own units (`step` is 1), and `scale` is that of one noise of the
+    mechanism with the same deviation.
+    """
+
+    noise: CombinedNoise = NO_NOISE
+
+    def deviation(self) -> float:
+        return self.noise.deviation()
+
+    def half_width(self, confidence: float) -> float:
+        return self.noise.half_width(confidence) if self.noise.deviation() else 0.0
 
 
 def choose_keys(
@@ -184,6 +197,7 @@ def _comparable(value: Value) -> Any:
 
 def to_payload(released: Released) -> bytes:
     """Write a released column as JSON; whole numbers of any size stay exact."""
+    noise = released.noise if isinstance(released, Combined) else None
     return json.dumps({
         "version": 1,
         "keys": [[_written(value) for value in key] for key in released.keys],
@@ -193,6 +207,10 @@ def to_payload(released: Released) -> bytes:
         "step": released.step.hex(),
         "width": released.width,
         **({"units": list(released.units)} if released.units else {}),
+        **({} if noise is None else {"noise": {
+            "laplace": [[scale.hex(), count] for scale, count in noise.laplace],
+            "normal": noise.normal.hex(), "step": noise.step.hex(),
+        }}),
     }, separators=(",", ":")).encode()
 
 
@@ -201,7 +219,7 @@ def from_payload(payload: bytes) -> Released:
     found = json.loads(payload)
     if found.get("version") != 1:
         raise ValueError(f"unknown version of a kept answer: {found.get('version')!r}")
-    return Released(
+    released = Released(
         tuple(tuple(_read(value) for value in key) for key in found["keys"]),
         tuple(found["values"]),
         Mechanism(found["mechanism"]),
@@ -210,6 +228,14 @@ def from_payload(payload: bytes) -> Released:
         int(found["width"]),
         units=tuple(map(int, found.get("units", ()))),
     )
+    if "noise" not in found:
+        return released
+    noise = CombinedNoise(
+        tuple((float.fromhex(scale), int(count)) for scale, count in found["noise"]["laplace"]),
+        float.fromhex(found["noise"]["normal"]), float.fromhex(found["noise"]["step"]),
+    )
+    return Combined(released.keys, released.values, released.mechanism, released.scale,
+                    released.step, released.width, noise=noise)
 
 
 def _written(value: Value | None) -> Any:

@@ -1,54 +1,100 @@
-"""The deviations of independent noises in, that of their best weighted mean and its errors out.
+"""Weighted sums of independent noises: what they add up in, deviation and quantiles out.
 
-Two independent noisy numbers of the same exact one are combined with weights in inverse proportion
-to their variances (for instance Hartung, Knapp and Sinha 2008, section 4): no other weighted mean
-has less variance.
+An answer put together from several released numbers has the noise of all of them. Nothing here is
+drawn: the numbers are released already.
 """
 
 from __future__ import annotations
 
-from math import inf, log, sqrt
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
-WEIGHT_BITS = 32
-_WHOLE = 1 << WEIGHT_BITS
+import numpy as np
+
+from mechanisms.laplace import check_confidence
+
+# The inversion's grid, in standard deviations: its sum repeats after 2 pi / STEP of them.
+STEP, POINTS = 0.02, 10_000
+MARGIN = 1.005  # what rounding and the grid may be wrong by
+ALIKE = 1e-12  # parts that are smaller, relatively, are left out
 
 
-def deviation(one: float, other: float) -> float:
-    """Return the standard deviation of the best weighted mean of two independent noises.
+@dataclass(frozen=True, slots=True)
+class CombinedNoise:
+    """Independent Laplace noises (scale, how many) and the variance of all Gaussian ones.
 
-    Raises ValueError unless both deviations are positive and finite.
+    `step` is the coarsest grid that one of them lives on: intervals are wider by half of it.
     """
-    _check(one, other)
-    return one / sqrt(1 + (one / other) ** 2)
+
+    laplace: tuple[tuple[float, int], ...] = ()
+    normal: float = 0.0
+    step: float = 0.0
+
+    def __post_init__(self) -> None:
+        scales = all(0 < scale < math.inf and count >= 1 for scale, count in self.laplace)
+        if not (scales and 0 <= self.normal < math.inf):
+            raise ValueError(f"no noise has scales {self.laplace!r} and variance {self.normal!r}")
+
+    def deviation(self) -> float:
+        """Return the standard deviation."""
+        return math.sqrt(self.normal + sum(2 * b * b * n for b, n in self.laplace))
+
+    def half_width(self, confidence: float) -> float:
+        """Return h with P(|noise| <= h) >= confidence.
+
+        Source: Gil-Pelaez 1951: P(|X| <= h) = (2/pi) * integral of sin(h t)/t times the
+        characteristic function, here by midpoints and bisection. Continuous Laplace noise stands
+        for the discrete one, whose variance is smaller.
+        """
+        check_confidence(confidence)
+        deviation = self.deviation()
+        if not self.laplace:
+            return NormalDist().inv_cdf(0.5 + confidence / 2) * deviation + self.step / 2
+        parts = tuple(
+            (b / deviation, n) for b, n in self.laplace if b * b * n > ALIKE * deviation**2
+        )
+        quantile = _quantile(parts, self.normal / deviation**2, confidence)
+        return MARGIN * deviation * quantile + self.step / 2
+
+    def times(self, factor: float, count: int = 1) -> CombinedNoise:
+        """Return the sum of so many independent noises like this one, each times a factor."""
+        if not factor:
+            return CombinedNoise()
+        return CombinedNoise(
+            tuple((abs(factor) * b, n * count) for b, n in self.laplace),
+            factor * factor * self.normal * count, abs(factor) * self.step,
+        )
 
 
-def weight(one: float, other: float) -> int:
-    """Return the weight of the noise of deviation `one`, in units of 2^-WEIGHT_BITS."""
-    _check(one, other)
-    return round(_WHOLE / (1 + (one / other) ** 2))
+NO_NOISE = CombinedNoise()
 
 
-def mean(one: int, other: int, weight_: int) -> int:
-    """Return the nearest whole number to a weighted mean, by whole numbers alone."""
-    total = weight_ * one + (_WHOLE - weight_) * other
-    return (total + _WHOLE // 2) >> WEIGHT_BITS
+def added(noises: Iterable[CombinedNoise]) -> CombinedNoise:
+    """Return the sum of independent noises."""
+    together = tuple(noises)
+    return CombinedNoise(
+        tuple(part for noise in together for part in noise.laplace),
+        math.fsum(noise.normal for noise in together),
+        max((noise.step for noise in together), default=0.0),
+    )
 
 
-def quantile(deviation_: float, confidence: float) -> float:
-    """Return h with P(|Z| <= h) at least `confidence`, for a weighted mean Z of noises.
-
-    It is that of Laplace or of normal noise of the same deviation, whichever is larger: a mean of
-    Laplace and Gaussian noises has a tail between theirs. It is no theorem for every confidence:
-    tests/mechanisms/test_combined.py compares it with the exact laws.
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"a confidence lies between 0 and 1, got {confidence!r}")
-    laplacian = deviation_ / sqrt(2) * -log(1 - confidence)
-    return max(laplacian, deviation_ * NormalDist().inv_cdf(0.5 + confidence / 2))
-
-
-def _check(*deviations: float) -> None:
-    for found in deviations:
-        if not 0 < found < inf:
-            raise ValueError(f"a deviation must be positive and finite, got {found!r}")
+@lru_cache(maxsize=4096)
+def _quantile(parts: tuple[tuple[float, int], ...], normal: float, confidence: float) -> float:
+    """Return the quantile of a sum of deviation 1."""
+    t = (np.arange(POINTS) + 0.5) * STEP
+    logs = -0.5 * normal * np.square(t)
+    for scale, count in parts:
+        logs -= count * np.log1p(np.square(scale * t))
+    density = np.exp(logs) / t * (2 / math.pi * STEP)
+    low, high = 0.0, 60.0
+    for _ in range(32):
+        middle = (low + high) / 2
+        if float(density @ np.sin(middle * t)) < confidence:
+            low = middle
+        else:
+            high = middle
+    return high
