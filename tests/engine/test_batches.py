@@ -118,6 +118,24 @@ def test_every_noised_column_is_paid_for(
         assert sorted(p.public[3] for p in seen.primitives) == sorted(s for _, s in parts)
 
 
+@pytest.mark.parametrize("sqls", [
+    ["SELECT diagnosis, COUNT(DISTINCT patient_id) FROM visits GROUP BY diagnosis"],
+    ["SELECT diagnosis FROM visits GROUP BY diagnosis", COUNTS[0], COUNTS[1],
+     "SELECT diagnosis, COUNT(DISTINCT patient_id), COUNT(*) FROM visits GROUP BY diagnosis"],
+    [case.sql for case in read_cases("accepted")],
+])
+@pytest.mark.parametrize("delta", [1e-9, 1e-5])
+def test_no_batch_costs_more_than_was_asked(
+    sqls: list[str], delta: float, base: Engine
+) -> None:
+    """A choice of keys counts patients as a question may: that is two columns, paid twice."""
+    workload = base._workload(sqls, 2, delta, None, "duckdb", base._data)
+    loss = workload.plan.loss
+    assert sum(workload.shares.values()) == 1
+    assert 1.99 < loss.epsilon <= 2.000001
+    assert loss.delta <= delta * (1 + 1e-9)
+
+
 def test_copies_and_rewrites_are_one_answer(paid: Engine) -> None:
     """Fifty times the same question is no fifty draws."""
     derived = COUNTS[1].replace("visits", "(SELECT * FROM visits) AS v")
