@@ -181,8 +181,9 @@ def test_what_is_no_batch_is_refused(paid: Engine) -> None:
         with pytest.raises(Refused) as refused:
             paid.query_many(wrong, epsilon=1)
         assert refused.value.rule == "batch"
-    with pytest.raises(Refused):
-        paid.query_many([7], epsilon=1)  # type: ignore[list-item]
+    for no_list in ([7], None, 7, {"SELECT 1": 2}):
+        with pytest.raises(Refused):
+            paid.query_many(no_list, epsilon=1)  # type: ignore[arg-type]
     for epsilon in (0, -1, math.nan, math.inf, "much"):
         with pytest.raises(Refused):
             paid.query_many(COUNTS, epsilon=epsilon)
