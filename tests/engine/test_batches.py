@@ -312,6 +312,17 @@ def test_scaled_levels_add_up(base: Engine) -> None:
     assert sum(row[-1] for row in found[2].rows) == pytest.approx(found[0].rows[0][0])
 
 
+def test_a_scaled_sum_is_measured_and_not_made_of_rounded_counts(base: Engine) -> None:
+    by = [question(n, ("department",)).replace(FROM, f"{FROM} WHERE los >= 2")
+          for n in ("SUM(cost)", "AVG(cost)", "COUNT(cost)")]
+    total = by[0].replace("department AS k0, ", "").replace(" GROUP BY department", "")
+    many = base.query_many([*by, total], epsilon=20, noiseless=True)
+    alone = base.query(by[0], epsilon=20, noiseless=True)
+    for (_, a), (_, b) in zip(many[0].rows, alone.rows, strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-2)
+    assert sum(row[1] for row in many[0].rows) == pytest.approx(many[3].rows[0][0], rel=1e-9)
+
+
 def test_a_dashboard_is_twice_as_accurate_as_its_questions_by_themselves(base: Engine) -> None:
     plan = base.explain_many(DASHBOARD, epsilon=1)
     alone = [base.explain(sql, epsilon=Fraction(1, 20).__float__()) for sql in DASHBOARD]
