@@ -44,6 +44,7 @@ from engine.releases import (
 from engine.result import Result
 from engine.results import Results
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
+from engine.split import Divided, answer_divided, answer_divided_unpaid, explain_divided
 from engine.timing import check_slot, whole_slots
 from mechanisms.event import to_json
 from mechanisms.filter import Filter
@@ -58,6 +59,7 @@ from planner.plan import Plan, describe
 from planner.policy import Policy, read_policy
 from planner.price import NoisePlan, exact, price, remaining
 from planner.refusal import Refused
+from planner.split import split_of
 from planner.target import Aim, aim_at, read_target
 from planner.target_cost import expected_cost
 from planner.workload import Workload
@@ -91,6 +93,7 @@ class Settings:
     error: Number | None = None
     confidence: Number | None = None
     error_for: Number | None = None
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ class Engine:
         rows: int | None = None, analyst: str | None = None, dialect: str = "duckdb",
         bounds: str | None = None, error: Number | None = None,
         confidence: Number | None = None, error_for: Number | None = None, strict: bool = False,
-        noiseless: bool = False,
+        split: str | None = None, noiseless: bool = False,
     ) -> Result:
         """Answer one SELECT.
 
@@ -184,11 +187,12 @@ class Engine:
         as the most: "5%" of the answer, or 50 to either side, at `confidence` ("95%"), for "all"
         groups, a share of them, or their "total" (`error_for`). Where that is not enough the
         answer says so, or with `strict` is refused: beforehand if the price is known, else by
-        TargetMissed, which is charged. It uses the declared bounds.
+        TargetMissed, which is charged. It uses the declared bounds. `split` "auto" divides the
+        epsilon among the columns so that the worst relative error is small; "even" is the default.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
-                            error_for)
+                            error_for, _split(split))
         with whole_slots(self._time_slot):
             return self._query(sql, settings, analyst, strict, noiseless)
 
@@ -252,6 +256,8 @@ class Engine:
         data = self._data  # one version of everything, whatever refresh() does meanwhile
         if noiseless or _is_infinite(settings.epsilon):
             return self._look_behind(sql, settings, data)
+        if settings.split:
+            return self._answer_divided(self._divided(sql, settings, data), who, data)
         bound, plan, aim = self._aimed(sql, settings, data)
         if aim is not None and aim.levels:
             return self._answer_within(Question(sql, bound, aim, data.public, data.database), who,
@@ -288,6 +294,33 @@ class Engine:
             return bound, aim.plan, aim
         except Refused as refusal:
             raise refusal.located(sql) from None
+
+    def _divided(self, sql: str, settings: Settings, data: Data) -> Divided:
+        """Text to a plan whose epsilon its answers divide: reads no row, spends nothing."""
+        try:
+            parsed = parse(sql, settings.dialect)
+            settings = _with_options(settings, parsed.options)
+            if settings.error is not None or settings.bounds is Bounds.AUTO:
+                raise Refused("split", "split='auto' takes the whole epsilon under the declared "
+                              "bounds", "split='auto' without an error and without bounds='auto'")
+            epsilon, delta = self._wanted(settings)
+            bound = bind(parsed, data.snapshot.catalog)
+            bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
+            split = split_of(bound, bounded, epsilon, delta, self._filter.order)
+            return Divided(sql, bound, split, data.public, data.database)
+        except Refused as refusal:
+            raise refusal.located(sql) from None
+
+    def _answer_divided(self, question: Divided, who: str, data: Data) -> Result:
+        """The road of a question whose epsilon its answers divide (engine/split.py)."""
+        ledger, kept = self._ledger, data.kept
+        if ledger is None or kept is None:
+            return answer_divided_unpaid(question, self._randomness)
+
+        def pay(due: NoisePlan) -> Receipt:
+            return self._charge(ledger, due, question.sql, who, kept.data_version)
+
+        return answer_divided(question, ledger, kept, pay, self._randomness)
 
     def _answer(
         self, sql: str, bound: Bound, plan: NoisePlan, who: str, ledger: Ledger, data: Data,
@@ -429,7 +462,7 @@ class Engine:
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
         rows: int | None = None, dialect: str = "duckdb", bounds: str | None = None,
         error: Number | None = None, confidence: Number | None = None,
-        error_for: Number | None = None,
+        error_for: Number | None = None, split: str | None = None,
     ) -> Plan:
         """Say what a question would do and cost. Free, and the same for every database.
 
@@ -439,7 +472,9 @@ class Engine:
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
         data = self._data
         settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
-                            error_for)
+                            error_for, _split(split))
+        if settings.split:
+            return explain_divided(self._divided(sql, settings, data), data.kept)
         bound, plan, aim = self._aimed(sql, settings, data)
         known: Known = {}
         if data.kept is not None and (aim is None or not aim.levels):
@@ -626,6 +661,13 @@ def _bounds(given: str | None) -> Bounds:
         raise Refused("bounds", f"bounds must be 'auto' or 'declared', got {given!r}",
                       "bounds='auto'")
     return Bounds(given)
+
+
+def _split(given: str | None) -> bool:
+    """Return whether the answers divide the epsilon."""
+    if given not in (None, "even", "auto"):
+        raise Refused("split", f"split must be 'even' or 'auto', got {given!r}", "split='auto'")
+    return given == "auto"
 
 
 def _exact(name: str, value: Number | None, default: Decimal) -> Fraction:

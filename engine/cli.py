@@ -139,6 +139,10 @@ BoundsOption = Annotated[str | None, typer.Option(
     "--bounds", metavar="auto|declared", show_default=False,
     help="auto: a share of the epsilon chooses tighter bounds; declared: the policy's.",
 )]
+SplitOption = Annotated[str | None, typer.Option(
+    "--split", metavar="even|auto", show_default=False,
+    help="auto: the epsilon goes where the relative error would be worst; even: equal shares.",
+)]
 ErrorOption = Annotated[str | None, typer.Option(
     "--error", metavar="NUMBER|PERCENT", show_default=False,
     help="How wrong the answer may be, as 50 or 5%; --epsilon is then the most it may cost.",
@@ -258,7 +262,7 @@ def query(
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
     analyst: AnalystOption = None, dialect: DialectOption = "duckdb",
     error: ErrorOption = None, confidence: ConfidenceOption = None,
-    error_for: ErrorForOption = None, bounds: BoundsOption = None,
+    error_for: ErrorForOption = None, bounds: BoundsOption = None, split: SplitOption = None,
     strict: Annotated[bool, typer.Option(
         "--strict", help="Refuse an answer that misses --error (read in vain, it is charged).",
     )] = False,
@@ -286,6 +290,7 @@ def query(
     _check_targets(output, plot)  # before anything is paid
     alone: dict[str, Any] = {
         "error": error, "confidence": confidence, "error_for": error_for, "bounds": bounds,
+        "split": split,
     }
     if len(statements) > 1:
         _check_alone({**alone, "strict": strict or None, "plot": plot})
@@ -308,7 +313,7 @@ def explain(
     epsilon: EpsilonOption = None, delta: DeltaOption = None, rows: RowsOption = None,
     dialect: DialectOption = "duckdb", error: ErrorOption = None,
     confidence: ConfidenceOption = None, error_for: ErrorForOption = None,
-    bounds: BoundsOption = None,
+    bounds: BoundsOption = None, split: SplitOption = None,
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.TEXT,
     show_sql: Annotated[bool, typer.Option(
         "--sql", help="Show the SQL that would run as well.",
@@ -325,6 +330,7 @@ def explain(
     statements = _statements(sql, file, dialect)
     alone: dict[str, Any] = {
         "error": error, "confidence": confidence, "error_for": error_for, "bounds": bounds,
+        "split": split,
     }
     if len(statements) > 1:
         _check_alone(alone)

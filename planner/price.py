@@ -19,8 +19,9 @@ from mechanisms.event import Event, GaussianEvent, LaplaceEvent, PureEvent, Thre
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.quantile_tree import NODES
-from planner.adaptive import Ends, Histogram, adapt
-from planner.bounded_sql import SELECTION, Statement, statements
+from planner.adaptive import Adapted, Ends, Histogram, adapt
+from planner.averaging import adapt_averages, weights_of
+from planner.bounded_sql import SELECTION, WEIGHTS, Statement, statements
 from planner.bounding import BoundedMeasure, BoundedRelease, Strategy
 from planner.canonical import (
     Numbering,
@@ -38,6 +39,7 @@ from planner.relation import Aggregate, Measure
 
 # A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
 STEP_SHARE = 2.0**21
+FINE = 2**40
 CELLS_MAX = 20_000_000
 NO_PILOTS: Mapping[int, Pilot] = MappingProxyType({})
 NO_SHARES: Mapping[str, Fraction] = MappingProxyType({})
@@ -66,6 +68,7 @@ class Priced:
     l1: int
     l2_squared: int
     key: str
+    weight: Fraction = Fraction(1)  # its part of the epsilon, beside 1 for every column
 
     @property
     def deviation(self) -> float:
@@ -204,7 +207,7 @@ def price(
     releases = tuple(
         entry for r in bounded for entry in (
             *asked_first.get(r.release.source, ()),
-            replace(_price_release(r, budget), pilot=pilots.get(r.release.source)),
+            _price_piloted(r, budget, pilots.get(r.release.source)),
         )
     )
     return _added_up(releases, budget, order, frozenset())
@@ -222,7 +225,7 @@ def priced_by_shares(
     """
     if not (sum(shares.values()) <= 1 and all(share > 0 for share in shares.values())):
         raise ValueError(f"shares must be above 0 and add up to at most 1, got {shares!r}")
-    priced = tuple(_price_release(r, budget, shares) for r in releases)
+    priced = tuple(_price_release(r, budget, shares=shares) for r in releases)
     return _added_up(priced, budget, order, frozenset())
 
 
@@ -253,8 +256,8 @@ def adapted(
 
     Guarantee: depends on public facts and released answers only. Every column of the result
     costs at most what the plan charges for the columns of a release with a pilot: each Laplace
-    column is `share`-DP by laplace.scale_for, and each Gaussian one has at most the rho of its
-    event (_sigma), whatever its bounds.
+    column is DP at its weight's share of the epsilon by laplace.scale_for, and each Gaussian one
+    has at most the rho of its event (_sigma), whatever its bounds. The weights are public.
     """
     pilot = release.pilot
     if pilot is None:
@@ -268,10 +271,19 @@ def adapted(
         for r in asked
     }
     rows = None if pilot.rows is None else seen[pilot.rows.release.source][0]
-    sizes = () if pilot.sizes is None else seen[pilot.sizes.release.source]
     noises = tuple(column.deviation / sqrt(2) for column in release.measures)
-    found = adapt(release.bounded, pilot, rows, sizes, noises)
-    return replace(_price_release(found.bounded, plan.terms), cut=found.cut, words=found.words)
+    if pilot.distances is not None and rows is not None:
+        distances = seen[pilot.distances.release.source]
+        found = adapt_averages(release.bounded, pilot, rows, distances, noises)
+        return _as_chosen(found, plan, pilot)
+    sizes = () if pilot.sizes is None else seen[pilot.sizes.release.source]
+    return _as_chosen(adapt(release.bounded, pilot, rows, sizes, noises), plan, pilot)
+
+
+def _as_chosen(found: Adapted, plan: NoisePlan, pilot: Pilot) -> PricedRelease:
+    weights = weights_of(found.bounded, pilot)
+    priced = _price_release(found.bounded, plan.terms, weights)
+    return replace(priced, cut=found.cut, words=found.words)
 
 
 def _histogram(column: Priced, counts: tuple[float, ...]) -> Histogram:
@@ -338,10 +350,20 @@ def multiplier(budget: Terms) -> float:
     return gaussian.multiplier_for(budget.epsilon, budget.delta)
 
 
-def _price_release(
-    release: BoundedRelease, budget: Terms, shares: Mapping[str, Fraction] = NO_SHARES
+def _price_piloted(
+    release: BoundedRelease, budget: Terms, pilot: Pilot | None
 ) -> PricedRelease:
-    """Price a release; columns without a share of their own get the budget's."""
+    return replace(_price_release(release, budget, weights_of(release, pilot)), pilot=pilot)
+
+
+def _price_release(
+    release: BoundedRelease, budget: Terms, weights: tuple[Fraction, ...] = (),
+    shares: Mapping[str, Fraction] = NO_SHARES,
+) -> PricedRelease:
+    """Price a release; columns without a share of their own get the budget's.
+
+    Each column has its part of the epsilon; the `weights` add up to their number.
+    """
     _check_cells(release)
     names = answer_keys(release)
 
@@ -349,8 +371,8 @@ def _price_release(
         return budget.part(shares[name]) if name in shares else budget
 
     measures = tuple(
-        _price_measure(m, name, terms(name))
-        for m, name in zip(release.measures, names, strict=False)
+        _price_measure(m, name, terms(name), weights[i] if weights else Fraction(1))
+        for i, (m, name) in enumerate(zip(release.measures, names, strict=False))
     )
     selection, tau = None, None
     if release.selection is not None:
@@ -383,34 +405,37 @@ def _width(bounded: BoundedMeasure) -> int:
     return 1
 
 
-def _price_measure(bounded: BoundedMeasure, key: str, budget: Terms) -> Priced:
+def _price_measure(
+    bounded: BoundedMeasure, key: str, budget: Terms, weight: Fraction = Fraction(1)
+) -> Priced:
     mechanism = budget.mechanism
-    grid = _grid(bounded, budget)
+    grid = _grid(bounded, budget, weight)
     l1, l2_squared = bounded.strategy.sensitivity(bounded.measure, grid.largest)
     if l1 == 0:
         return Priced(bounded, Mechanism.EXACT, grid, 0.0, 0, 0, key)
     if mechanism is Mechanism.LAPLACE:
-        scale = laplace.scale_for(l1, budget.share)
+        scale = laplace.scale_for(l1, budget.share * weight)
     else:
-        scale = _sigma(l2_squared, budget)
+        scale = _sigma(l2_squared, budget, weight)
     if not (isfinite(scale) and l1 < GRID_MAX):
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} is too small or too large "
                       "for this question", "an epsilon between 0.001 and 10")
-    return Priced(bounded, mechanism, grid, scale, l1, l2_squared, key)
+    return Priced(bounded, mechanism, grid, scale, l1, l2_squared, key, weight)
 
 
-def _sigma(l2_squared: int, budget: Terms) -> float:
+def _sigma(l2_squared: int, budget: Terms, weight: Fraction) -> float:
     """Return the smallest sigma whose share of the joint Gaussian's rho is one column's.
 
-    sigma^2 >= unit^2 * l2^2 and unit^2 >= multiplier^2 * columns, each rounded up: each column
-    then has at most rho = 1 / (2 unit^2), and all of them 1 / (2 multiplier^2).
+    sigma^2 >= unit^2 * l2^2 and unit^2 >= multiplier^2 * columns / weight, each rounded up: each
+    column then has at most rho = 1 / (2 unit^2), and all of them 1 / (2 multiplier^2), for their
+    weights add up to the number of columns.
     """
-    return _root(Fraction(_unit_sigma(budget)) ** 2 * l2_squared)
+    return _root(Fraction(_unit_sigma(budget, weight)) ** 2 * l2_squared)
 
 
-def _unit_sigma(budget: Terms) -> float:
+def _unit_sigma(budget: Terms, weight: Fraction) -> float:
     """Return the sigma of a column that one unit moves by 1."""
-    return _root(Fraction(multiplier(budget)) ** 2 * budget.columns)
+    return _root(Fraction(multiplier(budget)) ** 2 * budget.columns / weight)
 
 
 def _root(square: Fraction) -> float:
@@ -421,22 +446,26 @@ def _root(square: Fraction) -> float:
     return root
 
 
-def _grid(bounded: BoundedMeasure, budget: Terms) -> Grid:
+def _grid(bounded: BoundedMeasure, budget: Terms, weight: Fraction) -> Grid:
     """Return the grid of a column: whole numbers for counts, a fine power of two for sums.
 
     Where the snapshot holds a column's integers, the grid is theirs, or a finer one.
     """
     measure = bounded.measure
+    if measure.aggregate is Aggregate.COUNT and bounded.strategy.caps:
+        return Grid(1 / WEIGHTS, 0, WEIGHTS)  # parts of a row
     if measure.aggregate is not Aggregate.SUM or measure.argument is None:
         return Grid(1.0, 0, 1)
     largest = largest_of(bounded.measure)
     if largest == 0:
         return Grid(1.0, 0, 0)
-    l1, l2_squared = bounded.strategy.sensitivity(measure, 1)
+    # A cap can be less than one value: a fine grid tells how much less.
+    l1, l2_squared = bounded.strategy.sensitivity(measure, FINE)
     if budget.mechanism is Mechanism.LAPLACE:
-        scale = largest * l1 * float(1 / budget.share)
+        scale = largest * (l1 / FINE) * float(1 / (budget.share * weight))
     else:
-        scale = largest * multiplier(budget) * sqrt(budget.columns * l2_squared)
+        columns = float(budget.columns / weight)
+        scale = largest * multiplier(budget) * sqrt(columns * (l2_squared / FINE**2))
     if not STEP_SHARE * 2.0**-1000 < scale < float("inf"):
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
@@ -496,6 +525,8 @@ def _common_text(release: BoundedRelease, strategy: Strategy) -> tuple[Numbering
              f"|{weigh}")
     keys += [f"of {expression_text(key, numbering)}" for key in release.finer]
     listed = "selected" if release.keys is None else key_of(repr(release.keys))
+    if strategy.caps:
+        shape += f"|{[(measure_text(c.measure, numbering), str(c.share)) for c in strategy.caps]}"
     text = key_of(relation_text(strategy.relation, numbering), ";".join(keys), listed, shape)
     return numbering, text
 
@@ -531,8 +562,10 @@ def _added_up(
 def _fact(column: Priced, adapts: bool, terms: Terms) -> Event | tuple[int, float]:
     """Return the fact that pays for a column: an event, or its part of the joint Gaussian."""
     if column.mechanism is Mechanism.LAPLACE:
-        return PureEvent(terms.share) if adapts else LaplaceEvent(column.l1, column.scale)
-    return (1, _unit_sigma(terms)) if adapts else (column.l2_squared, column.scale)
+        return PureEvent(terms.share * column.weight) if adapts else (
+            LaplaceEvent(column.l1, column.scale)
+        )
+    return (1, _unit_sigma(terms, column.weight)) if adapts else (column.l2_squared, column.scale)
 
 
 def _without_noise(bounded: BoundedMeasure, key: str) -> Priced:

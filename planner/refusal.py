@@ -181,6 +181,7 @@ CALL_RULES: tuple[tuple[str, str], ...] = (
     ("epsilon", "Epsilon is a positive number, and infinite in insecure testing only."),
     ("delta", "Delta lies in [0, 1); choosing among unknown keys needs it above zero."),
     ("bounds", "bounds= is 'auto' (chosen privately) or 'declared' (the policy's)."),
+    ("split", "split= is 'even' or 'auto': counts, sums and averages are refined as they ask for."),
     ("rows", "The rows of a patient that may count are a whole number up to the ceiling."),
     ("batch", "A batch has 1 to 500 questions at one price: no accuracy target or epsilon in one."),
     ("dialect", "A question is written in DuckDB's SQL or in one of the listed dialects."),

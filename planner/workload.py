@@ -402,8 +402,8 @@ def _derived(
     key = key_of("put together", recipe.key, *sorted(names))
     origin = ", ".join(dict.fromkeys(level_name(r) for r in parts))
     grid = replace(sample.grid, stored=None)
-    return Derived(entry, sample.mechanism, grid, scale / grid.step, l1, l2_squared, key, noise,
-                   origin)
+    return Derived(entry, sample.mechanism, grid, scale / grid.step, l1, l2_squared, key,
+                   noise=noise, origin=origin)
 
 
 def level_name(release: PricedRelease) -> str:

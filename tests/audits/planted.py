@@ -44,6 +44,8 @@ EPSILON = "tests/audits/test_empirical_epsilon.py::"
 STORED = "tests/engine/test_stored_columns.py::"
 BATCHES = "tests/engine/test_batches.py::"
 SETTLING = "tests/engine/test_ledger_settling.py::"
+WEIGHED = "tests/engine/test_averaging.py::test_one_patient_weighs_no_more_than_stated"
+WEIGHTS = "tests/engine/test_averaging.py::test_every_choice_costs_what_was_charged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,21 @@ class Planted:
 
 
 PLANTED = (
+    # ---- how much a patient weighs in an average
+    Planted("distances on both sides of a center cancel in a patient's weight",
+            "planner/bounded_sql.py", "CAST(SUM(ABS({part})) AS HUGEINT)",
+            "CAST(ABS(SUM({part})) AS HUGEINT)", (WEIGHED,)),
+    Planted("only patients with many rows weigh less", "planner/bounded_sql.py",
+            "GROUP BY u HAVING {total} > {allowed}", "GROUP BY u HAVING {weights[0]} > {allowed}",
+            (WEIGHED,)),
+    Planted("a cap twice as wide as is stated", "planner/bounded_sql.py",
+            "+ {cap - 1}) // {cap}", "+ {cap - 1}) // {cap + cap}", (WEIGHED,)),
+    Planted("a cap's sum takes its count's part of the epsilon as well", "planner/averaging.py",
+            "one = Fraction(sums + counts, SUM_TO_COUNT * sums + counts)", "one = Fraction(1)",
+            (WEIGHTS,)),
+    Planted("a cap forgotten in the key of a kept answer", "planner/price.py",
+            "    if strategy.caps:\n", "    if False:\n",
+            ("tests/engine/test_averaging.py::test_another_cap_is_another_answer",)),
     # ---- how far a patient moves a number
     Planted("sensitivity halved", "planner/bounding.py",
             "        total = self.rows * largest\n",

@@ -363,7 +363,7 @@ def test_the_same_statements_fit_postgresql() -> None:
     for statement in vars(statements).values():
         assert statement._names is None  # PostgreSQL's drivers take names
     assert "FOR UPDATE" in statements.lock._text
-    assert "%(analyst)s" in statements.newest_two._text
+    assert "%(analyst)s" in statements.newest_of._text
     assert "seq BIGINT NOT NULL" in str(CreateTable(charges_table).compile(dialect=dialect))
 
 

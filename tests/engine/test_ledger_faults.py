@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from engine import ledger as module
-from engine import ledger_store
+from engine import ledger_log, ledger_store
 from engine.errors import Broken, LedgerError, OverBudget
 from engine.ledger import Ledger, Receipt
 from engine.ledger_rows import COLUMNS, charge_hash
@@ -165,8 +165,8 @@ class _Killer:
     def __init__(self, statement: ledger_store.Statement) -> None:
         self._statement = statement
 
-    def run(self, cursor: Any, values: Any) -> None:
-        self._statement.run(cursor, values)
+    def add(self, cursor: Any, row: Any) -> None:
+        self._statement.add(cursor, row)
         _die()
 
 
@@ -178,7 +178,11 @@ def _before_commit(ledger: Ledger) -> None:
     ledger._sql.insert = _Killer(ledger._sql.insert)  # type: ignore[assignment]
 
 
-def _after_commit(ledger: Ledger) -> None:
+def _after_commit(_: Ledger) -> None:
+    ledger_log.flush_file = _die
+
+
+def _after_flush(ledger: Ledger) -> None:
     ledger._tell_witness = _die  # type: ignore[method-assign]
 
 
@@ -187,7 +191,8 @@ def _after_witness(_: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trap", "stands"), [(_before_commit, 0), (_after_commit, 1), (_after_witness, 1)]
+    ("trap", "stands"),
+    [(_before_commit, 0), (_after_commit, 1), (_after_flush, 1), (_after_witness, 1)],
 )
 def test_a_kill_at_each_step_of_a_charge(
     tmp_path: Path, trap: Callable[[Ledger], None], stands: int
@@ -799,7 +804,7 @@ def test_the_mark_in_the_lock_file_is_on_disk_before_the_ledger_is_used(
     path, lock = tmp_path / "x", tmp_path / "x.lock"
 
     def fsync(file: int) -> None:
-        synced[os.fstat(file).st_ino] = lock.read_bytes()
+        synced[os.fstat(file).st_ino] = lock.read_bytes() if lock.exists() else b""
 
     monkeypatch.setattr(os, "fsync", fsync)
     Ledger.open(path, EPSILON, DELTA).close()
