@@ -220,10 +220,9 @@ class Engine:
             if noiseless:
                 raise Refused("testing", "exact numbers are shown on test data only",
                               "Engine.open(policy, insecure_testing=True)")
-            text = ";\n".join(one.sql for one in workload.asked)
 
             def pay(due: NoisePlan) -> Receipt:
-                return self._charge(ledger, due, text, who, kept.data_version)
+                return self._charge(ledger, due, workload.text, who, kept.data_version)
 
             results = answer_batch(workload, Account(ledger, kept, pay), data.public,
                                    data.database, self._randomness)
@@ -234,8 +233,7 @@ class Engine:
         delta: Number | None = None, rows: int | None = None, dialect: str = "duckdb",
     ) -> WorkloadPlan:
         """Say what several questions would do and cost together. Free, as `explain` is."""
-        data = self._data
-        workload = self._workload(questions, epsilon, delta, rows, dialect, data)
+        workload = self._workload(questions, epsilon, delta, rows, dialect, data := self._data)
         return explain_batch(workload, data.kept, data.public)
 
     def _workload(
@@ -244,8 +242,7 @@ class Engine:
     ) -> Workload:
         if _is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=1")
-        wanted = self._wanted(Settings(epsilon, delta))
-        terms = Terms(*wanted, self._filter.order, rows, dialect)
+        terms = Terms(*self._wanted(Settings(epsilon, delta)), self._filter.order, rows, dialect)
         return plan_batch(questions, terms, data.snapshot.catalog)
 
     def _query(

@@ -35,7 +35,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sqlglot": tuple(
         f"planner/{name}.py" for name in (
             "bind", "collector", "joins", "measures", "moments", "parse", "quantiles", "scalar",
-            "scope", "subqueries", "target_text", "totals", "unit_measures", "windows",
+            "scope", "spellings", "subqueries", "target_text", "totals", "unit_measures", "windows",
         )
     ),
     "tensorflow": ("models/tensors.py",),

@@ -224,8 +224,8 @@ PLANTED = (
             (STATE + "test_public_keys_come_in_one_order_and_are_all_there",)),
     # ---- prices
     Planted("several Gaussian columns at the multiplier of one", "planner/price.py",
-            "return _root(Fraction(multiplier(budget)) ** 2 * budget.columns)",
-            "return _root(Fraction(multiplier(budget)) ** 2)",
+            "return _root(Fraction(multiplier(budget)) ** 2 * budget.columns / weight)",
+            "return _root(Fraction(multiplier(budget)) ** 2 / weight)",
             (KNOWN + "test_7b_the_events_of_many_columns_never_cost_more_than_asked",
              EPSILON + "test_nobody_proves_more_than_was_charged",
              "tests/engine/test_cases.py::"
