@@ -106,7 +106,7 @@ def _unmatched(
 def _key(row: Row, measured: list[bool]) -> Row:
     """Return the cells that are keys, spelt so that equal ones are equal."""
     return tuple(
-        f"{cell:.10g}" if isinstance(cell, int | float | Decimal) else _moment(cell)
+        f"{float(cell):.10g}" if isinstance(cell, int | float | Decimal) else _moment(cell)
         for cell, noisy in zip(_plainly(row), measured, strict=True) if not noisy
     )
 
