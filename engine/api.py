@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
@@ -24,6 +24,7 @@ from engine.accuracy import (
     fixed_remedy,
 )
 from engine.answers import Answers
+from engine.batch import Terms, answer_batch, answer_batch_unpaid, explain_batch, plan_batch
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
 from engine.execution import open_reader, open_unpaid
@@ -41,7 +42,9 @@ from engine.releases import (
     stored_plan,
 )
 from engine.result import Result
+from engine.results import Results
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
+from engine.split import Divided, answer_divided, answer_divided_unpaid, explain_divided
 from engine.timing import check_slot, whole_slots
 from mechanisms.event import to_json
 from mechanisms.filter import Filter
@@ -56,8 +59,11 @@ from planner.plan import Plan, describe
 from planner.policy import Policy, read_policy
 from planner.price import NoisePlan, exact, price, remaining
 from planner.refusal import Refused
+from planner.split import split_of
 from planner.target import Aim, aim_at, read_target
 from planner.target_cost import expected_cost
+from planner.workload import Workload
+from planner.workload_plan import WorkloadPlan
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -87,6 +93,7 @@ class Settings:
     error: Number | None = None
     confidence: Number | None = None
     error_for: Number | None = None
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +173,7 @@ class Engine:
         rows: int | None = None, analyst: str | None = None, dialect: str = "duckdb",
         bounds: str | None = None, error: Number | None = None,
         confidence: Number | None = None, error_for: Number | None = None, strict: bool = False,
-        noiseless: bool = False,
+        split: str | None = None, noiseless: bool = False,
     ) -> Result:
         """Answer one SELECT.
 
@@ -180,13 +187,66 @@ class Engine:
         as the most: "5%" of the answer, or 50 to either side, at `confidence` ("95%"), for "all"
         groups, a share of them, or their "total" (`error_for`). Where that is not enough the
         answer says so, or with `strict` is refused: beforehand if the price is known, else by
-        TargetMissed, which is charged. It uses the declared bounds.
+        TargetMissed, which is charged. It uses the declared bounds. `split` "auto" divides the
+        epsilon among the columns so that the worst relative error is small; "even" is the default.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
-                            error_for)
+                            error_for, _split(split))
         with whole_slots(self._time_slot):
             return self._query(sql, settings, analyst, strict, noiseless)
+
+    def query_many(
+        self, questions: str | Sequence[str], *, epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, analyst: str | None = None,
+        dialect: str = "duckdb", noiseless: bool = False,
+    ) -> Results:
+        """Answer several SELECTs at one price: a dashboard.
+
+        `questions` are single statements, or a text of several. `epsilon` and `delta` are what
+        all of them may cost together (defaults: those of one question). What they share is
+        measured once and answers agree with one another: totals are the sums of their parts
+        where keys are public (docs/batches.md). It uses the declared bounds, and takes no
+        accuracy target.
+        Raises Refused or OverBudget for all of them, and then nothing is charged.
+        """
+        with whole_slots(self._time_slot):
+            who, data = self._who(analyst), self._data
+            workload = self._workload(questions, epsilon, delta, rows, dialect, data)
+            ledger, kept = self._ledger, data.kept
+            if ledger is None or kept is None:
+                noise = None if noiseless else self._randomness
+                return answer_batch_unpaid(workload, data.public, data.database, noise)
+            if noiseless:
+                raise Refused("testing", "exact numbers are shown on test data only",
+                              "Engine.open(policy, insecure_testing=True)")
+            text = ";\n".join(one.sql for one in workload.asked)
+
+            def pay(due: NoisePlan) -> Receipt:
+                return self._charge(ledger, due, text, who, kept.data_version)
+
+            results = answer_batch(workload, Account(ledger, kept, pay), data.public,
+                                   data.database, self._randomness)
+            return replace(results, left=self.budget(who or None).left)
+
+    def explain_many(
+        self, questions: str | Sequence[str], *, epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, dialect: str = "duckdb",
+    ) -> WorkloadPlan:
+        """Say what several questions would do and cost together. Free, as `explain` is."""
+        data = self._data
+        workload = self._workload(questions, epsilon, delta, rows, dialect, data)
+        return explain_batch(workload, data.kept, data.public)
+
+    def _workload(
+        self, questions: str | Sequence[str], epsilon: Number | None, delta: Number | None,
+        rows: int | None, dialect: str, data: Data,
+    ) -> Workload:
+        if _is_infinite(epsilon):
+            raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=1")
+        wanted = self._wanted(Settings(epsilon, delta))
+        terms = Terms(*wanted, self._filter.order, rows, dialect)
+        return plan_batch(questions, terms, data.snapshot.catalog)
 
     def _query(
         self, sql: str, settings: Settings, analyst: str | None, strict: bool, noiseless: bool
@@ -196,6 +256,8 @@ class Engine:
         data = self._data  # one version of everything, whatever refresh() does meanwhile
         if noiseless or _is_infinite(settings.epsilon):
             return self._look_behind(sql, settings, data)
+        if settings.split:
+            return self._answer_divided(self._divided(sql, settings, data), who, data)
         bound, plan, aim = self._aimed(sql, settings, data)
         if aim is not None and aim.levels:
             return self._answer_within(Question(sql, bound, aim, data.public, data.database), who,
@@ -232,6 +294,33 @@ class Engine:
             return bound, aim.plan, aim
         except Refused as refusal:
             raise refusal.located(sql) from None
+
+    def _divided(self, sql: str, settings: Settings, data: Data) -> Divided:
+        """Text to a plan whose epsilon its answers divide: reads no row, spends nothing."""
+        try:
+            parsed = parse(sql, settings.dialect)
+            settings = _with_options(settings, parsed.options)
+            if settings.error is not None or settings.bounds is Bounds.AUTO:
+                raise Refused("split", "split='auto' takes the whole epsilon under the declared "
+                              "bounds", "split='auto' without an error and without bounds='auto'")
+            epsilon, delta = self._wanted(settings)
+            bound = bind(parsed, data.snapshot.catalog)
+            bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
+            split = split_of(bound, bounded, epsilon, delta, self._filter.order)
+            return Divided(sql, bound, split, data.public, data.database)
+        except Refused as refusal:
+            raise refusal.located(sql) from None
+
+    def _answer_divided(self, question: Divided, who: str, data: Data) -> Result:
+        """The road of a question whose epsilon its answers divide (engine/split.py)."""
+        ledger, kept = self._ledger, data.kept
+        if ledger is None or kept is None:
+            return answer_divided_unpaid(question, self._randomness)
+
+        def pay(due: NoisePlan) -> Receipt:
+            return self._charge(ledger, due, question.sql, who, kept.data_version)
+
+        return answer_divided(question, ledger, kept, pay, self._randomness)
 
     def _answer(
         self, sql: str, bound: Bound, plan: NoisePlan, who: str, ledger: Ledger, data: Data,
@@ -373,7 +462,7 @@ class Engine:
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
         rows: int | None = None, dialect: str = "duckdb", bounds: str | None = None,
         error: Number | None = None, confidence: Number | None = None,
-        error_for: Number | None = None,
+        error_for: Number | None = None, split: str | None = None,
     ) -> Plan:
         """Say what a question would do and cost. Free, and the same for every database.
 
@@ -383,7 +472,9 @@ class Engine:
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
         data = self._data
         settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
-                            error_for)
+                            error_for, _split(split))
+        if settings.split:
+            return explain_divided(self._divided(sql, settings, data), data.kept)
         bound, plan, aim = self._aimed(sql, settings, data)
         known: Known = {}
         if data.kept is not None and (aim is None or not aim.levels):
@@ -570,6 +661,13 @@ def _bounds(given: str | None) -> Bounds:
         raise Refused("bounds", f"bounds must be 'auto' or 'declared', got {given!r}",
                       "bounds='auto'")
     return Bounds(given)
+
+
+def _split(given: str | None) -> bool:
+    """Return whether the answers divide the epsilon."""
+    if given not in (None, "even", "auto"):
+        raise Refused("split", f"split must be 'even' or 'auto', got {given!r}", "split='auto'")
+    return given == "auto"
 
 
 def _exact(name: str, value: Number | None, default: Decimal) -> Fraction:

@@ -114,14 +114,14 @@ class Context:
         return source
 
 
-def bind(parsed: Parsed, catalog: Catalog) -> Bound:
-    """Bind a question.
+def bind(parsed: Parsed, catalog: Catalog, first: int = 1) -> Bound:
+    """Bind a question; its relations are numbered from `first` on.
 
     Guarantee: every protected Scan in the result lies below a Release, so no row reaches a
     result except as a measured and noised group. Depends on the text and the catalog only.
     Raises Refused with rule, place and hint.
     """
-    context = Context(catalog)
+    context = Context(catalog, count(first))
     try:
         rows = bind_query(parsed.tree, context)
         _check_outermost(rows, parsed.tree)

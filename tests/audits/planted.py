@@ -42,8 +42,11 @@ LOCALITY = "tests/engine/test_snapshot_locality.py::"
 STATE = "tests/attacks/test_state_channels.py::"
 EPSILON = "tests/audits/test_empirical_epsilon.py::"
 STORED = "tests/engine/test_stored_columns.py::"
+BATCHES = "tests/engine/test_batches.py::"
 SETTLING = "tests/engine/test_ledger_settling.py::"
 DURABLE = "tests/engine/test_ledger_durability.py::"
+WEIGHED = "tests/engine/test_averaging.py::test_one_patient_weighs_no_more_than_stated"
+WEIGHTS = "tests/engine/test_averaging.py::test_every_choice_costs_what_was_charged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,21 @@ class Planted:
 
 
 PLANTED = (
+    # ---- how much a patient weighs in an average
+    Planted("distances on both sides of a center cancel in a patient's weight",
+            "planner/bounded_sql.py", "CAST(SUM(ABS({part})) AS HUGEINT)",
+            "CAST(ABS(SUM({part})) AS HUGEINT)", (WEIGHED,)),
+    Planted("only patients with many rows weigh less", "planner/bounded_sql.py",
+            "GROUP BY u HAVING {total} > {allowed}", "GROUP BY u HAVING {weights[0]} > {allowed}",
+            (WEIGHED,)),
+    Planted("a cap twice as wide as is stated", "planner/bounded_sql.py",
+            "+ {cap - 1}) // {cap}", "+ {cap - 1}) // {cap + cap}", (WEIGHED,)),
+    Planted("a cap's sum takes its count's part of the epsilon as well", "planner/averaging.py",
+            "one = Fraction(sums + counts, SUM_TO_COUNT * sums + counts)", "one = Fraction(1)",
+            (WEIGHTS,)),
+    Planted("a cap forgotten in the key of a kept answer", "planner/price.py",
+            "    if strategy.caps:\n", "    if False:\n",
+            ("tests/engine/test_averaging.py::test_another_cap_is_another_answer",)),
     # ---- how far a patient moves a number
     Planted("sensitivity halved", "planner/bounding.py",
             "        total = self.rows * largest\n",
@@ -207,8 +225,8 @@ PLANTED = (
             (STATE + "test_public_keys_come_in_one_order_and_are_all_there",)),
     # ---- prices
     Planted("several Gaussian columns at the multiplier of one", "planner/price.py",
-            "return _root(Fraction(_multiplier(budget)) ** 2 * budget.columns)",
-            "return _root(Fraction(_multiplier(budget)) ** 2)",
+            "return _root(Fraction(multiplier(budget)) ** 2 * budget.columns)",
+            "return _root(Fraction(multiplier(budget)) ** 2)",
             (KNOWN + "test_7b_the_events_of_many_columns_never_cost_more_than_asked",
              EPSILON + "test_nobody_proves_more_than_was_charged",
              "tests/engine/test_cases.py::"
@@ -363,6 +381,32 @@ PLANTED = (
             "        if name not in known and value:\n",
             "        if name not in known and value and False:\n",
             ("tests/engine/test_cases.py::test_a_refused_case_is_refused_by_its_rule",)),
+    # ---- several questions at one price
+    Planted("a batch charged as one of its columns", "engine/batch.py",
+            "    due = remaining(workload.plan, frozenset(known))\n",
+            "    due = remaining(workload.plan, frozenset(known) "
+            "| {*sorted(workload.shares)[1:]})\n",
+            (BATCHES + "test_every_noised_column_is_paid_for",)),
+    Planted("every column of a batch at the whole epsilon", "planner/price.py",
+            "        return replace(self, columns=1 / share)\n",
+            "        return replace(self, columns=Fraction(1))\n",
+            (BATCHES + "test_a_dashboard_is_one_charge_of_what_was_asked_and_then_free",)),
+    Planted("levels that add up finer groups forget to scale them", "planner/bounded_sql.py",
+            "    inner = _print(replace(release, keys=finer), strategy,",
+            "    inner = _print(replace(release, keys=finer), "
+            "replace(strategy, shape=Shape.FEW_ROWS),",
+            (BATCHES + "test_a_batch_replays_on_neighbours",), "scaled"),
+    Planted("two questions' own answers under one number", "engine/batch.py",
+            "    if bound.givens:\n", "    if bound.givens and False:\n",
+            (BATCHES + "test_nested_questions_keep_their_own_answers_apart",)),
+    Planted("an answer that was put together counted as measured", "engine/releases.py",
+            "    return next((c for c in columns if not isinstance(c, Combined)), None)\n",
+            "    return next(columns, None)\n",
+            (BATCHES + "test_a_kept_answer_that_was_put_together_is_never_measured_again",)),
+    Planted("the noise of half of what an answer is made of", "planner/workload.py",
+            "        for number, factor in recipe.parts\n    )\n\n\ndef view_of",
+            "        for number, factor in recipe.parts[:1]\n    )\n\n\ndef view_of",
+            (BATCHES + "test_a_sum_made_of_an_average_has_the_noise_it_says",)),
     # ---- training
     Planted("a gradient clipped by row, not by patient", "models/clipping.py",
             "KEPT / (safe + SOFTENING) if", "KEPT + 0 * safe if",

@@ -15,7 +15,7 @@ the recorded one: by then it is public. Then
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -95,6 +95,23 @@ def asked(engine_: Engine, sql: str, like: Recording | None = None, **settings: 
             return f"failed: {type(error).__name__}"
         return (result.columns, result.table.types, repr(result.rows), repr(result.intervals),
                 str(result.plan), repr(result.target))
+
+    return record(run, like)
+
+
+def asked_together(
+    engine_: Engine, sqls: Sequence[str], like: Recording | None = None, **settings: Any
+) -> Recording:
+    """Record several questions at one price; the result is all that an analyst holds."""
+
+    def run() -> Any:
+        try:
+            found = engine_.query_many(sqls, **{"epsilon": 1, **settings})
+        except Exception as error:
+            return f"failed: {type(error).__name__}"
+        return str(found.plan), [
+            (r.columns, r.table.types, repr(r.rows), repr(r.intervals), str(r.plan)) for r in found
+        ]
 
     return record(run, like)
 
@@ -214,4 +231,4 @@ def _step(met: Any) -> Any:
     return wrap
 
 
-__all__ = ["Primitive", "Recording", "asked", "differences", "record", "trained"]
+__all__ = ["Primitive", "Recording", "asked", "asked_together", "differences", "record", "trained"]
