@@ -44,6 +44,7 @@ EPSILON = "tests/audits/test_empirical_epsilon.py::"
 STORED = "tests/engine/test_stored_columns.py::"
 BATCHES = "tests/engine/test_batches.py::"
 SETTLING = "tests/engine/test_ledger_settling.py::"
+DURABLE = "tests/engine/test_ledger_durability.py::"
 WEIGHED = "tests/engine/test_averaging.py::test_one_patient_weighs_no_more_than_stated"
 WEIGHTS = "tests/engine/test_averaging.py::test_every_choice_costs_what_was_charged"
 
@@ -292,9 +293,9 @@ PLANTED = (
             "        raise RuntimeError(str(reader.database))\n\n    def _answer_within",
             ("tests/engine/test_faults.py::"
              "test_a_failure_after_the_charge_says_one_fixed_text",)),
-    Planted("a budget checked before this charge, not after it", "mechanisms/filter.py",
-            "        return self.rail_a_holds(total) or self.rail_b_holds(total)\n",
-            "        return self.rail_a_holds(spent) or self.rail_b_holds(total)\n",
+    Planted("a budget checked before this charge, not after it", "engine/ledger.py",
+            "        if not self._filter.holds(total):\n",
+            "        if not self._filter.holds(spent):\n",
             (LEDGER + "test_over_budget_says_the_numbers_and_charges_nothing",)),
     Planted("a rail without its delta", "mechanisms/filter.py",
             "            and _at_most(total.exact_floor_delta, self.delta_floor)\n",
@@ -312,6 +313,30 @@ PLANTED = (
             "known is not receipt or (receipt.plan_hash, receipt.data_version) != (\n",
             "known is not receipt or (plan_hash, data_version) != (\n",
             (LEDGER + "test_a_receipt_pays_for_one_run_of_what_was_charged",)),
+    Planted("acknowledged before it is durable", "engine/ledger.py",
+            "            session.flush(commit)\n            self._tell_witness(row[0], row[-1])\n",
+            "            self._tell_witness(row[0], row[-1])\n",
+            (DURABLE + "test_nothing_is_acknowledged_before_its_bytes_are_on_disk",)),
+    Planted("a flush taken for one that began too early", "engine/ledger_log.py",
+            "            if commit <= self._flushed:\n",
+            "            if commit <= self._flushed + 1:\n",
+            (DURABLE + "test_nothing_is_acknowledged_before_its_bytes_are_on_disk",)),
+    Planted("a failed flush forgotten", "engine/ledger_log.py",
+            "                self.has_failed = True\n                raise\n",
+            "                raise\n",
+            (DURABLE + "test_who_waited_for_a_flush_that_failed_is_not_acknowledged_by_the_next",)),
+    Planted("the witness told of what another has not flushed", "engine/ledger.py",
+            "            session.flush(session.written + 1)", "            session.flush(0)",
+            (DURABLE + "test_what_another_process_has_not_flushed_is_not_told_to_the_witness",)),
+    Planted("a log that others do not write", "engine/ledger_log.py",
+            "        if os.fstat(self._file).st_nlink == 0:\n",
+            "        if os.fstat(self._file).st_nlink < 0:\n",
+            (DURABLE + "test_a_log_that_was_removed_acknowledges_nothing",
+             DURABLE + "test_a_child_whose_parent_closes_the_ledger_charges_no_more")),
+    Planted("the ledger's file opened beside SQLite", "engine/ledger_store.py",
+            "    if not path.exists():\n        return\n",
+            "    if not path.exists():\n        return\n    path.read_bytes()\n",
+            (DURABLE + "test_a_process_that_comes_and_goes_takes_the_log_from_nobody",)),
     Planted("a restored ledger accepted", "engine/ledger.py",
             "if (seq, digest) != self._seen and self._hash_at(cursor, seq) != digest:",
             "if seq < 0:",
