@@ -249,6 +249,8 @@ def _card(
         "training view": order.view.sql,
         "privacy": f"epsilon {cost.epsilon:.6g}, delta {cost.delta:.3g}, for one patient with all "
                    f"rows" if site.ledger is not None else "NOT PRIVATE (insecure testing)",
+        "epsilon": cost.epsilon,
+        "delta": cost.delta,
         "unit": site.policy.unit,
         "rows a patient": order.view.rows,
         "steps": run.steps,
@@ -259,6 +261,7 @@ def _card(
         "policy": site.policy.policy_hash,
         "data version": site.snapshot.data_version,
         "trained": datetime.now(UTC).isoformat(timespec="seconds"),
-        "intended use": "populations like the one it was trained on; not for clinical decisions "
-                        "without validation",
+        "intended use": "people like those of the training view; not for decisions about a "
+                        "patient without validation on them",
+        "limits": "noise hides rare groups: metrics are of all held-out patients together",
     })

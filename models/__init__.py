@@ -11,7 +11,8 @@ Map of the folder, in the order of the road
     tensors     networks: one forward and one backward pass. The door to TensorFlow
     descent     the one loop: sample patients, sum clipped gradients, add noise, step
     evaluation  held-out patients to noisy counts, and metrics read off them
-    model       what an analyst holds: predict, metrics, card, save, load
+    model       what an analyst holds: predict, metrics, card, save, load; picture draws it
+    arithmetic  a small model to plain numbers that SQL can compute
 
 The interface between them
     A family is a `descent.Network`: `size`, `initial(randomness)`, `scores(parameters, inputs,
