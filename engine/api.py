@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from models.evaluation import Evaluation
     from models.model import Model
     from models.run import RunPlan
+    from models.statistics import StatisticsPlan
 
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
@@ -342,7 +343,7 @@ class Engine:
         self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
         delta: Number | None = None, rows: int | None = None, units: int | None = None,
         dialect: str = "duckdb", buckets: Mapping[str, int] | None = None, **options: object,
-    ) -> RunPlan:
+    ) -> RunPlan | StatisticsPlan:
         """Say what a training run would do and cost. Free, and the same for every database."""
         from engine.training import plan_training
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from models.bayes import BayesModel, is_indicator, number_places
 from models.encoding import Encoding, Task
 from models.layers import Architecture, Dense
 from models.linear import LinearModel
@@ -39,13 +40,16 @@ def formula_of(model: Model, name: str) -> Formula:
         factors = np.array(model.scales)[list(encoding.blocks)]
         first = tuple(_plain(np.array(row) * factors) for row in steps[0].weights)
         steps = (Step(first, steps[0].biases, steps[0].activation), *steps[1:])
-    return Formula(name, encoding.features, encoding.label, steps, encoding.task is Task.BINARY)
+    return Formula(name, encoding.features, encoding.label, steps, encoding.task is Task.BINARY,
+                   squares=model.family == "naive_bayes")
 
 
 def _steps(model: Model) -> tuple[Step, ...]:
     network = model.network
     if isinstance(network, LinearModel):
         return (_linear(model.parameters, model.encoding),)
+    if isinstance(network, BayesModel):
+        return (_bent(model.parameters, model.encoding),)
     if isinstance(network, TensorNetwork):
         return _dense(model.parameters, network.architecture)
     raise Refused("model", f"a {model.family} model cannot stand in SQL", HINT)
@@ -54,6 +58,14 @@ def _steps(model: Model) -> tuple[Step, ...]:
 def _linear(parameters: Any, encoding: Encoding) -> Step:
     weights = parameters.reshape(encoding.width + 1, encoding.outputs)
     return Step(tuple(_plain(row) for row in weights[:-1].T), _plain(weights[-1]))
+
+
+def _bent(parameters: Any, encoding: Encoding) -> Step:
+    """Return naive Bayes; its squares are those of all inputs that are scaled, zero for some."""
+    width = encoding.width
+    squares = dict(zip(number_places(encoding), parameters[width:-1], strict=True))
+    scaled = [squares.get(p, 0.0) for p in range(width) if not is_indicator(encoding, p)]
+    return Step((_plain([*parameters[:width], *scaled]),), _plain(parameters[-1:]))
 
 
 def _dense(parameters: Any, architecture: Architecture) -> tuple[Step, ...]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mechanisms.loss import PrivacyLoss
-from models.descent import Network, Vector
+from models.bayes import BayesModel
+from models.descent import Predictor, Vector
 from models.encoding import Doubles, Encoding, Task
 from models.evaluation import Evaluation
 from models.family import family_of
@@ -88,8 +89,10 @@ class Model:
         return self.encoding.unscaled(scores[:, 0])
 
     @property
-    def network(self) -> Network:
+    def network(self) -> Predictor:
         """The function that the parameters fill."""
+        if self.family == "naive_bayes":
+            return BayesModel(self.encoding)
         named = self.family if self.architecture is None else self.architecture
         return family_of(named, self.encoding, self.settings).network
 

@@ -32,7 +32,8 @@ class Settings:
     `importance` is the share of the run's divergence that buys a noisy measure of each feature's
     worth, by which inputs are scaled (0: none). `optimizer` is "adam", or
     "sgd" with momentum: the default where importance is bought, because Adam divides each
-    parameter's step by its own size and so takes back what the scaling gave.
+    parameter's step by its own size and so takes back what the scaling gave. `solver` "statistics"
+    fits "linear" to one noisy vector of sums (models/statistics.py) in place of descent.
     """
 
     steps: int | None = None
@@ -44,6 +45,7 @@ class Settings:
     hidden: tuple[int, ...] = (32,)
     importance: float = 0.0
     optimizer: str | None = None
+    solver: str = "descent"
 
     def __post_init__(self) -> None:
         _check("steps", self.steps, lambda n: type(n) is int and 1 <= n <= 1_000_000, "steps=100")
@@ -52,6 +54,8 @@ class Settings:
         for name in ("clip", "learning_rate"):
             _check(name, getattr(self, name), lambda x: 0 < x < math.inf, f"{name}=1.0")
         _check("optimizer", self.optimizer, lambda x: x in ("adam", "sgd"), "optimizer='sgd'")
+        _check("solver", self.solver, lambda x: x in ("descent", "statistics"),
+               "solver='statistics'")
         _check("importance", self.importance, lambda x: 0 <= x <= 0.5, "importance=0.1")
         _check("decay", self.decay, lambda x: 0 <= x < 1, "decay=0.01")
         _check("hidden", self.hidden, lambda w: isinstance(w, tuple) and len(w) <= 8 and all(
@@ -142,6 +146,11 @@ class RunPlan:
             "parameters": self.parameters, "settings": asdict(self.settings),
             "encoding": self.encoding.to_dict(),
         }
+
+    def card_facts(self) -> dict[str, Any]:
+        """Return what the model's card says of the run."""
+        return {"steps": self.steps, "sampling rate": self.rate,
+                "noise multiplier": self.multiplier}
 
     def __str__(self) -> str:
         batch = "all patients" if self.rate == 1.0 else (

@@ -25,6 +25,8 @@ Map of the folder, in the order of the road
     price       epsilon to mechanisms, scales and steps
     uncertainty noisy numbers to intervals
     emit        our nodes to SQL for the database
+    training_view, feature, sufficient  a SELECT of rows for training, its encoded columns, and the
+                statement that adds up their products
     canonical   equal questions to equal keys
     plan        what explain shows
 """

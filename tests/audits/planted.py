@@ -346,6 +346,15 @@ PLANTED = (
             "_advance(state, noisy / run.expected, run)",
             "_advance(state, noisy / max(len(batch), 1), run)",
             ("tests/models/test_descent.py::test_the_sum_is_divided_by_the_expected_batch",)),
+    Planted("sums of products over rows, not over a patient's mean", "planner/sufficient.py",
+            '    scale = f"{products.grid}e0 / n"\n', '    scale = f"{products.grid}e0"\n',
+            ("tests/engine/test_training_statistics.py::"
+             "test_one_patient_moves_the_sums_no_further_than_stated",)),
+    Planted("rows of products not clipped", "planner/sufficient.py",
+            "LEAST(1e0, {double(products.clip)} / GREATEST({square}, 1e-9))",
+            "LEAST(1e0, 1e9 / GREATEST({square}, 1e-9))",
+            ("tests/engine/test_training_statistics.py::"
+             "test_one_patient_moves_the_sums_no_further_than_stated",)),
     Planted("a model's input not clamped in SQL", "planner/functions/learned.py",
             '    return f"LEAST(GREATEST(COALESCE({scaled}, 0e0), -1e0), 1e0)"\n',
             '    return f"COALESCE({scaled}, 0e0)"\n',
