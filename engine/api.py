@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from engine.ledger import Charge, Ledger, Receipt
     from engine.training import Request, Site
     from models.evaluation import Evaluation
+    from models.forest import ForestPlan
     from models.model import Model
     from models.run import RunPlan
     from models.statistics import StatisticsPlan
@@ -343,7 +344,7 @@ class Engine:
         self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
         delta: Number | None = None, rows: int | None = None, units: int | None = None,
         dialect: str = "duckdb", buckets: Mapping[str, int] | None = None, **options: object,
-    ) -> RunPlan | StatisticsPlan:
+    ) -> RunPlan | StatisticsPlan | ForestPlan:
         """Say what a training run would do and cost. Free, and the same for every database."""
         from engine.training import plan_training
 

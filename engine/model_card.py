@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mechanisms.loss import PrivacyLoss
     from models.evaluation import Evaluation
+    from models.forest import ForestPlan
     from models.model import Card
     from models.run import RunPlan
     from models.statistics import StatisticsPlan
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def card_of(
-    view: TrainingView, run: RunPlan | StatisticsPlan, policy: Policy, data_version: str,
-    cost: PrivacyLoss, metrics: Evaluation | None, seq: int | None,
+    view: TrainingView, run: RunPlan | StatisticsPlan | ForestPlan, policy: Policy,
+    data_version: str, cost: PrivacyLoss, metrics: Evaluation | None, seq: int | None,
 ) -> Card:
     """Return a model's card. Without a charge (`seq`) it says that nothing is protected."""
     from models.model import Card

@@ -14,7 +14,7 @@ from engine.execution import RowReader, open_paid_rows, open_rows, open_unpaid_r
 from engine.ledger import Ledger
 from engine.model_card import card_of
 from engine.training_runs import RunFolder, run_folder
-from engine.training_statistics import fit_statistics
+from engine.training_statistics import fit_forest, fit_statistics
 from mechanisms.event import to_json
 from mechanisms.filter import Filter
 from mechanisms.loss import PrivacyLoss
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from models.descent import Vector
     from models.evaluation import Evaluation
     from models.family import Family
+    from models.forest import ForestPlan
     from models.layers import Architecture
     from models.model import Model
     from models.run import RunPlan
@@ -78,7 +79,7 @@ class Order:
     """A bound and priced run: what is charged, and what the charge pays for."""
 
     view: TrainingView
-    run: RunPlan | StatisticsPlan
+    run: RunPlan | StatisticsPlan | ForestPlan
     family: Family | None  # None where one noisy vector is asked, and nothing descends
     statement: str
 
@@ -92,6 +93,7 @@ def plan_training(request: Request, site: Site) -> Order:
     """Text to priced run: reads no row, spends nothing."""
     from models.encoding import Encoding
     from models.family import family_of
+    from models.forest import plan_forest
     from models.run import plan_run, settings_from
     from models.statistics import is_statistics, plan_statistics
 
@@ -99,6 +101,12 @@ def plan_training(request: Request, site: Site) -> Order:
                      dialect=request.dialect, buckets=request.buckets)
     encoding = Encoding(view.features, view.label)
     settings = settings_from(request.options)
+    if request.model == "forest":
+        grown = plan_forest(encoding, settings, view.rows, _units(request, site),
+                            request.epsilon, request.delta, site.filter.order)
+        return Order(view, grown, None, view.statement)
+    if settings.trees is not None or settings.depth is not None:
+        raise Refused("model", f"a {request.model} model has no trees", "model='forest'")
     if is_statistics(request.model, settings):
         asked = plan_statistics(str(request.model), view, encoding, settings,
                                 _units(request, site), request.epsilon, request.delta,
@@ -191,19 +199,22 @@ def _train(
     """
     from models.descent import START, State, descend
     from models.evaluation import evaluate
+    from models.forest import ForestPlan
     from models.importance import importance, with_scales
     from models.statistics import StatisticsPlan
-    from models.table import chosen, gather
+    from models.table import chosen, gather, split_units
     from models.tensors import TensorNetwork
 
     run = order.run
     if isinstance(run, StatisticsPlan):
         return _kept(order, site, folder, cost, seq,
                      *fit_statistics(order.view, run, reader, key))
+    if isinstance(run, ForestPlan):
+        return _kept(order, site, folder, cost, seq, *fit_forest(run, reader, key))
     table = gather(reader.chunks(), run.encoding, order.view.rows)
     if order.family is None:
         raise Broken
-    training, held = _split(table.units, run.settings.holdout, Randomness.keyed(key, SPLIT))
+    training, held = split_units(table.units, run.settings.holdout, Randomness.keyed(key, SPLIT))
     network, scales = order.family.network, None
     if run.importance_multiplier is not None:
         scales = importance(run.encoding, chosen(table, training), run.importance_multiplier,
@@ -240,17 +251,6 @@ def _kept(
         made.save(folder.model)
         folder.finish()
     return made
-
-
-def _split(units: int, share: float, randomness: Randomness) -> tuple[Any, Any]:
-    """Return training and held-out patients: a coin for each, which depends on no data."""
-    import numpy as np
-
-    if share == 0:
-        return np.arange(units), np.arange(0)
-    threshold = np.uint64(int(Fraction(share) * 2**64))
-    out = randomness.uint64(units) < threshold
-    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def _ticker(run: RunPlan, folder: RunFolder | None, progress: Progress | None) -> Any:

@@ -1,4 +1,4 @@
-"""A paid vector of sums in, a model out: add up, add noise, solve, count held-out patients."""
+"""A paid vector of sums or counts in, a model out: add up, add noise, fit, count the held-out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from planner.training_view import TrainingView
 if TYPE_CHECKING:
     from models.bayes import Vector
     from models.evaluation import Evaluation
+    from models.forest import ForestPlan
     from models.statistics import StatisticsPlan
 
-NOISE, METRICS = 2**41, 2**41 + 1  # places of a run's randomness beside those of descent
+# Places of a run's randomness beside those of descent.
+NOISE, METRICS, SPLITS = 2**41, 2**41 + 1, 2**41 + 2
 
 
 def fit_statistics(
@@ -46,4 +48,29 @@ def fit_statistics(
     table = gather(reader.saying(held).chunks(), run.encoding, 1)
     metrics = evaluate(run.network, parameters, table, np.arange(table.units),
                        run.held_multiplier, Randomness.keyed(key, METRICS))
+    return parameters, metrics
+
+
+def fit_forest(
+    run: ForestPlan, reader: RowReader, key: bytes
+) -> tuple[Vector, Evaluation | None]:
+    """Return the parameters and the metrics of a forest.
+
+    Guarantee: what leaves is splits that depend on coins and public bounds, the noisy counts of the
+    leaves (models/forest.grown), and the noisy counts of held-out patients: the branches of
+    run.event.
+    """
+    from models.evaluation import evaluate
+    from models.forest import grown
+    from models.table import chosen, gather, split_units
+
+    table = gather(reader.chunks(), run.encoding, run.rows)
+    training, held = split_units(table.units, run.settings.holdout, Randomness.keyed(key, SPLITS))
+    splits = run.network.drawn(Randomness.keyed(key, SPLITS + 1))
+    learned = chosen(table, training) if len(held) else table
+    parameters = grown(run, splits, learned, Randomness.keyed(key, NOISE))
+    if run.held_multiplier is None:
+        return parameters, None
+    metrics = evaluate(run.network, parameters, table, held, run.held_multiplier,
+                       Randomness.keyed(key, METRICS))
     return parameters, metrics

@@ -8,6 +8,7 @@ Map of the folder, in the order of the road
     clipping    norms to weights: what bounds a patient's part of a sum
     linear      linear, logistic and softmax regression
     statistics  models of one noisy vector of sums: least squares, and bayes
+    forest      random trees whose leaves are noisy counts
     layers      what a network is made of
     tensors     networks: one forward and one backward pass. The door to TensorFlow
     descent     the one loop: sample patients, sum clipped gradients, add noise, step

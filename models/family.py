@@ -102,11 +102,10 @@ def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
 # diffprivlib's families: what it states does not hold for adding or removing a patient
 # (tests/models/test_unsound_families.py shows it).
 UNSOUND = {
-    "forest": "in diffprivlib one more row moves the rows of others to other trees",
     "kmeans": "diffprivlib shares its price among iterations whose number depends on the number "
               "of rows",
 }
-NAMES = ("cnn", "linear", "logistic", "mlp", "naive_bayes")
+NAMES = ("cnn", "forest", "linear", "logistic", "mlp", "naive_bayes")
 # Clipped at 1 and divided by it: gradients of rows that are fitted already stay small, which keeps
 # the probabilities of a rare class where they belong (0.651 against 0.640 AUC on diabetes130).
 MLP = Defaults(steps=3.5, learning_rate=0.02, decay=0.0, batch=1024, clip=1.0)

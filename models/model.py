@@ -18,6 +18,7 @@ from models.descent import Predictor, Vector
 from models.encoding import Doubles, Encoding, Task
 from models.evaluation import Evaluation
 from models.family import family_of
+from models.forest import forest_of
 from models.importance import scaled
 from models.layers import Architecture
 from models.linear import LinearModel, sigmoid, softmax
@@ -93,6 +94,8 @@ class Model:
         """The function that the parameters fill."""
         if self.family == "naive_bayes":
             return BayesModel(self.encoding)
+        if self.family == "forest":
+            return forest_of(self.encoding, self.settings)
         named = self.family if self.architecture is None else self.architecture
         return family_of(named, self.encoding, self.settings).network
 

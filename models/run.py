@@ -34,6 +34,7 @@ class Settings:
     "sgd" with momentum: the default where importance is bought, because Adam divides each
     parameter's step by its own size and so takes back what the scaling gave. `solver` "statistics"
     fits "linear" to one noisy vector of sums (models/statistics.py) in place of descent.
+    `trees` and `depth` are those of a forest.
     """
 
     steps: int | None = None
@@ -46,6 +47,8 @@ class Settings:
     importance: float = 0.0
     optimizer: str | None = None
     solver: str = "descent"
+    trees: int | None = None
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         _check("steps", self.steps, lambda n: type(n) is int and 1 <= n <= 1_000_000, "steps=100")
@@ -54,6 +57,8 @@ class Settings:
         for name in ("clip", "learning_rate"):
             _check(name, getattr(self, name), lambda x: 0 < x < math.inf, f"{name}=1.0")
         _check("optimizer", self.optimizer, lambda x: x in ("adam", "sgd"), "optimizer='sgd'")
+        _check("trees", self.trees, lambda n: type(n) is int and 1 <= n <= 256, "trees=32")
+        _check("depth", self.depth, lambda n: type(n) is int and 1 <= n <= 12, "depth=5")
         _check("solver", self.solver, lambda x: x in ("descent", "statistics"),
                "solver='statistics'")
         _check("importance", self.importance, lambda x: 0 <= x <= 0.5, "importance=0.1")

@@ -111,27 +111,13 @@ def plan_statistics(
     that a patient moves by at most `distance`. Held-out patients are told by a coin that depends
     on no data, so that a patient is in the sums or in the metrics, and the larger price holds.
     """
-    if not delta > 0:
-        raise Refused("delta", "training needs a delta above zero", "delta=1e-6")
     _check(family, encoding, settings)
     products = _products(family, view, encoding)
     if len(products.pairs) > SUMS_MAX:
         raise Refused("model", f"a {family} model of this view needs {len(products.pairs):,} sums, "
                       f"and at most {SUMS_MAX:,} are asked at once",
                       "fewer columns, or model='logistic' and its like, which descend")
-    try:
-        multiplier = multiplier_for(lambda z: ((1.0, z, 1),), epsilon, delta)
-        training: tuple[Phase, ...] = ((1.0, multiplier, 1),)
-        branches: tuple[tuple[Phase, ...], ...] = (training,)
-        held = None
-        if settings.holdout > 0:
-            least = math.sqrt(float(order / (2 * rdp_of(training, order)))) * (1 + 1e-9)
-            held = max(multiplier, least)
-            branches = (training, ((1.0, held, 1),))
-        event = SampledGaussianEvent(branches, delta)
-    except ValueError as problem:
-        raise Refused("epsilon", f"no sums have this price: {problem}",
-                      "an epsilon between 0.1 and 10") from None
+    event, multiplier, held = branches_for(settings.holdout, epsilon, delta, order)
     return StatisticsPlan(
         family=family, encoding=encoding, settings=settings, units=units, products=products,
         rows=view.rows, distance=products.distance(view.rows), multiplier=multiplier,
@@ -148,13 +134,42 @@ def _check(family: str, encoding: Encoding, settings: Settings) -> None:
     if family == "naive_bayes" and encoding.task is Task.REAL:
         raise Refused("model", f"{encoding.label.name} is a number, and naive Bayes predicts "
                       "classes", "model='linear', solver='statistics'")
+    refuse_unused("a model from one vector of sums", settings)
+
+
+def refuse_unused(what: str, settings: Settings) -> None:
+    """Refuse settings of descent where nothing descends."""
     unused = [name for name in ("steps", "batch", "clip", "learning_rate", "decay", "optimizer")
               if getattr(settings, name) is not None]
     if settings.importance > 0:
         unused.append("importance")
     if unused:
-        raise Refused("model", f"a model from one vector of sums has no {unused[0]}",
+        raise Refused("model", f"{what} has no {unused[0]}",
                       "epsilon, delta, rows, units and holdout")
+
+
+def branches_for(
+    holdout: float, epsilon: Fraction, delta: Fraction, order: Fraction
+) -> tuple[SampledGaussianEvent, float, float | None]:
+    """Return the event of one Gaussian release of a price, its multiplier, and that of metrics.
+
+    Guarantee: with patients held out it has two branches, told by a coin that depends on no data,
+    and neither rail pays more for the metrics than for the release.
+    """
+    if not delta > 0:
+        raise Refused("delta", "training needs a delta above zero", "delta=1e-6")
+    try:
+        multiplier = multiplier_for(lambda z: ((1.0, z, 1),), epsilon, delta)
+        training: tuple[Phase, ...] = ((1.0, multiplier, 1),)
+        if holdout == 0:
+            return SampledGaussianEvent((training,), delta), multiplier, None
+        least = math.sqrt(float(order / (2 * rdp_of(training, order)))) * (1 + 1e-9)
+        held = max(multiplier, least)
+        event = SampledGaussianEvent((training, ((1.0, held, 1),)), delta)
+    except ValueError as problem:
+        raise Refused("epsilon", f"no release has this price: {problem}",
+                      "an epsilon between 0.1 and 10") from None
+    return event, multiplier, held
 
 
 def _products(family: str, view: TrainingView, encoding: Encoding) -> Products:

@@ -350,6 +350,10 @@ PLANTED = (
             '    scale = f"{products.grid}e0 / n"\n', '    scale = f"{products.grid}e0"\n',
             ("tests/engine/test_training_statistics.py::"
              "test_one_patient_moves_the_sums_no_further_than_stated",)),
+    Planted("a forest that counts rows, not patients", "models/forest.py",
+            "np.repeat(GRID // np.maximum(sizes, 1), sizes)", "np.repeat(GRID + 0 * sizes, sizes)",
+            ("tests/engine/test_training_forest.py::"
+             "test_one_patient_moves_the_leaves_no_further_than_stated",)),
     Planted("rows of products not clipped", "planner/sufficient.py",
             "LEAST(1e0, {double(products.clip)} / GREATEST({square}, 1e-9))",
             "LEAST(1e0, 1e9 / GREATEST({square}, 1e-9))",

@@ -20,7 +20,7 @@ from engine.training_runs import run_folder
 from mechanisms.event import from_json
 from mechanisms.pricing import loss_of
 from models.model import Model
-from models.table import gather
+from models.table import gather, split_units
 
 SIMPLE = "SELECT birth_year, sex, los, readmitted FROM visits JOIN patients USING (patient_id)"
 FAST: dict[str, Any] = {"label": "readmitted", "epsilon": 1.0, "delta": 1e-6, "units": 200,
@@ -445,8 +445,8 @@ def test_tables_and_readers_have_no_text_form(base: Engine) -> None:
 def test_the_split_is_by_patient_and_by_coins(base: Engine) -> None:
     from mechanisms.randomness import Randomness
 
-    training, held = road._split(10_000, 0.2, Randomness.keyed(bytes(32), road.SPLIT))
+    training, held = split_units(10_000, 0.2, Randomness.keyed(bytes(32), road.SPLIT))
     assert sorted([*training, *held]) == list(range(10_000))
     assert 1_700 < len(held) < 2_300
-    none = road._split(5, 0.0, Randomness.secure())
+    none = split_units(5, 0.0, Randomness.secure())
     assert (len(none[0]), len(none[1])) == (5, 0)
