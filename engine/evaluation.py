@@ -52,10 +52,11 @@ def plan_evaluation(
     if not delta > 0:
         raise Refused("delta", "metrics need a delta above zero", "delta=1e-6")
     encoding = model.encoding
-    buckets = {f.name: f.buckets for f in encoding.features if f.coding is Coding.BUCKETS}
+    features = [feature.as_viewed for feature in encoding.features]
+    buckets = {f.name: f.buckets for f in features if f.coding is Coding.BUCKETS}
     view = bind_view(sql, site.snapshot.catalog, encoding.label.name, 1, dialect=dialect,
                      buckets=buckets)
-    strange = {*view.features, view.label} ^ {*encoding.features, encoding.label}
+    strange = {*view.features, view.label} ^ {*features, encoding.label}
     if strange:
         names = ", ".join(sorted({feature.name for feature in strange}))
         raise Refused("model", f"the view and the model differ in {names}",
@@ -98,7 +99,7 @@ def _counted(found: Examination, reader: RowReader, site: Site) -> Evaluation:
     from models.table import gather
 
     model, encoding = found.model, found.model.encoding
-    places = [found.view.features.index(feature) for feature in encoding.features]
+    places = [found.view.features.index(feature.as_viewed) for feature in encoding.features]
     chunks = (
         (unit, *(columns[i] for i in places), label)
         for unit, *columns, label in reader.chunks()

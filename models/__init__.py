@@ -10,6 +10,7 @@ Map of the folder, in the order of the road
     statistics  models of one noisy vector of sums: least squares, and bayes
     forest      random trees whose leaves are noisy counts
     layers      what a network is made of
+    embedding   tables of learned vectors, and a patient's part of them
     tensors     networks: one forward and one backward pass. The door to TensorFlow
     descent     the one loop: sample patients, sum clipped gradients, add noise, step
     evaluation  held-out patients to noisy counts, and metrics read off them

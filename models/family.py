@@ -9,7 +9,7 @@ from hashlib import sha256
 from models.descent import Network
 from models.encoding import Encoding, Task
 from models.keras_model import architecture_of, is_keras
-from models.layers import Architecture, Centre, Convolution, Dense, Flatten, Layer, Pool
+from models.layers import Architecture, Centre, Convolution, Dense, Embed, Flatten, Layer, Pool
 from models.linear import LinearModel
 from models.run import Defaults, Settings
 from models.tensors import TensorNetwork
@@ -41,6 +41,8 @@ def family_of(model: object, encoding: Encoding, settings: Settings) -> Family:
     `model` is a name of NAMES, a Keras model, or the architecture of one that was saved.
     """
     if isinstance(model, Architecture) or is_keras(model):
+        if settings.embedding:
+            raise Refused("model", "a network of your own has no tables", "model='mlp'")
         return _own(model, encoding)
     if not isinstance(model, str):
         raise Refused("model", f"a model is a name or a Keras model, got {type(model).__name__}",
@@ -72,6 +74,8 @@ def _own(model: object, encoding: Encoding) -> Family:
 
 
 def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
+    if settings.embedding and name != "mlp":
+        raise Refused("model", f"a {name} model has no tables", "model='mlp'")
     if name == "logistic":
         if encoding.task is Task.REAL:
             raise Refused("model", f"{encoding.label.name} is a number, and logistic regression "
@@ -88,8 +92,7 @@ def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
         return Family(name, _linear(encoding), LinearModel(encoding))
     if name == "mlp":
         _no_image(name, encoding)
-        layers = (*(Dense(n, "tanh") for n in settings.hidden), Dense(encoding.outputs))
-        return Family(name, MLP, TensorNetwork(encoding, Architecture((encoding.width,), layers)))
+        return Family(name, MLP, _dense(encoding, settings))
     if name == "cnn":
         return Family(name, CNN, TensorNetwork(encoding, _of_image(encoding, (
             Centre(), Convolution(16, 5, 2, "tanh"), Convolution(32, 3, 2, "tanh"), Pool(2),
@@ -97,6 +100,19 @@ def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
     if name in UNSOUND:
         raise Refused("model", f"{name} is not offered: {UNSOUND[name]}", ", ".join(NAMES))
     raise Refused("model", f"no model {name!r}", ", ".join(NAMES))
+
+
+def _dense(encoding: Encoding, settings: Settings) -> TensorNetwork:
+    """Return dense layers, below them a table for each category that is to be embedded."""
+    layers: tuple[Layer, ...] = (
+        *(Dense(n, "tanh") for n in settings.hidden), Dense(encoding.outputs))
+    if settings.embedding:
+        if settings.importance > 0:
+            raise Refused("model", "importance scales inputs, and a table has none",
+                          "importance=0, or no embedding")
+        encoding, tables = encoding.with_tables(dict(settings.embedding))
+        layers = (Embed(tables), *layers)
+    return TensorNetwork(encoding, Architecture((encoding.width,), layers))
 
 
 # diffprivlib's families: what it states does not hold for adding or removing a patient

@@ -34,7 +34,8 @@ class Settings:
     "sgd" with momentum: the default where importance is bought, because Adam divides each
     parameter's step by its own size and so takes back what the scaling gave. `solver` "statistics"
     fits "linear" to one noisy vector of sums (models/statistics.py) in place of descent.
-    `trees` and `depth` are those of a forest.
+    `trees` and `depth` are those of a forest. `embedding` names categories that "mlp" looks up
+    in a learned table, with the length of its vectors: {"diagnosis": 8}.
     """
 
     steps: int | None = None
@@ -47,6 +48,7 @@ class Settings:
     importance: float = 0.0
     optimizer: str | None = None
     solver: str = "descent"
+    embedding: tuple[tuple[str, int], ...] = ()
     trees: int | None = None
     depth: int | None = None
 
@@ -57,6 +59,9 @@ class Settings:
         for name in ("clip", "learning_rate"):
             _check(name, getattr(self, name), lambda x: 0 < x < math.inf, f"{name}=1.0")
         _check("optimizer", self.optimizer, lambda x: x in ("adam", "sgd"), "optimizer='sgd'")
+        _check("embedding", self.embedding, lambda t: all(
+            isinstance(n, str) and type(s) is int and 1 <= s <= 256 for n, s in t
+        ) and len({n for n, _ in t}) == len(t), "embedding={'diagnosis': 8}")
         _check("trees", self.trees, lambda n: type(n) is int and 1 <= n <= 256, "trees=32")
         _check("depth", self.depth, lambda n: type(n) is int and 1 <= n <= 12, "depth=5")
         _check("solver", self.solver, lambda x: x in ("descent", "statistics"),
@@ -262,6 +267,11 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
     given = dict(options)
     if isinstance(given.get("hidden"), list):
         given["hidden"] = tuple(given["hidden"])
+    tables = given.get("embedding")
+    if isinstance(tables, Mapping):
+        given["embedding"] = tuple(tables.items())
+    elif isinstance(tables, list):  # as JSON keeps it
+        given["embedding"] = tuple(map(tuple, tables))
     return Settings(**given)
 
 

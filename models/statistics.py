@@ -143,6 +143,8 @@ def refuse_unused(what: str, settings: Settings) -> None:
               if getattr(settings, name) is not None]
     if settings.importance > 0:
         unused.append("importance")
+    if settings.embedding:
+        unused.append("embedding")
     if unused:
         raise Refused("model", f"{what} has no {unused[0]}",
                       "epsilon, delta, rows, units and holdout")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import Enum
 from math import isfinite
@@ -19,6 +19,7 @@ class Coding(Enum):
     CHOICE = "choice"  # one of the declared values
     BUCKETS = "buckets"  # a text hashed into a declared number of buckets
     IMAGE = "image"
+    CODE = "code"  # the place of a value or bucket, looked up in a learned table
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,18 @@ class Feature:
     buckets: int = 0
     shape: tuple[int, ...] = ()
     whole: bool = False
+
+    @property
+    def codes(self) -> int:
+        """How many codes a category or a hashed text has, besides 0 for what is missing."""
+        return self.buckets or len(self.values)
+
+    @property
+    def as_viewed(self) -> Feature:
+        """The feature as the view has it, where a model looks its codes up."""
+        if self.coding is not Coding.CODE:
+            return self
+        return replace(self, coding=Coding.BUCKETS if self.buckets else Coding.CHOICE)
 
 
 def seconds(value: Value) -> float:

@@ -350,6 +350,10 @@ PLANTED = (
             '    scale = f"{products.grid}e0 / n"\n', '    scale = f"{products.grid}e0"\n',
             ("tests/engine/test_training_statistics.py::"
              "test_one_patient_moves_the_sums_no_further_than_stated",)),
+    Planted("a table's rows taken for different values", "models/embedding.py",
+            "own[:, :, None] == own[:, None, :]", "own[:, :, None] > own[:, None, :]",
+            ("tests/models/test_gradients.py::"
+             "test_the_sum_is_that_of_each_patients_own_gradient",), "embedded"),
     Planted("a forest that counts rows, not patients", "models/forest.py",
             "np.repeat(GRID // np.maximum(sizes, 1), sizes)", "np.repeat(GRID + 0 * sizes, sizes)",
             ("tests/engine/test_training_forest.py::"
