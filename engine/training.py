@@ -93,7 +93,8 @@ def plan_training(request: Request, site: Site) -> Order:
     encoding = Encoding(view.features, view.label)
     settings = settings_from(request.options)
     family = family_of(request.model, encoding, settings)
-    run = plan_run(family.name, encoding, settings, family.defaults, family.network.size,
+    network = family.network
+    run = plan_run(family.name, network.encoding, settings, family.defaults, network.size,
                    _units(request, site), request.epsilon, request.delta, site.filter.order,
                    family.described)
     return Order(view, run, family, view.statement)

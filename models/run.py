@@ -14,7 +14,7 @@ from mechanisms.pricing import loss_of
 from mechanisms.sampled import multiplier_for
 from mechanisms.sampled import rdp as rdp_of
 from models.clipping import Clip
-from models.encoding import Encoding, Task
+from models.encoding import PICTURES, Encoding, Task
 from planner.refusal import Refused
 
 FULL_BATCH_BELOW = 5_000  # patients; below it a sample has nothing to gain
@@ -182,7 +182,7 @@ def plan_run(
     """
     if not delta > 0:
         raise Refused("delta", "training needs a delta above zero", "delta=1e-6")
-    if settings.importance > 0 and encoding.image is not None:
+    if settings.importance > 0 and any(f.coding in PICTURES for f in encoding.features):
         raise Refused("model", "an image is one feature; there is no importance to buy",
                       "importance=0")
     steps = settings.steps or defaults.steps_for(units)

@@ -40,6 +40,7 @@ class Coding(Enum):
     CHOICE = "choice"  # one of the declared values
     BUCKETS = "buckets"  # a text hashed into a declared number of buckets
     IMAGE = "image"
+    WAVES = "waves"  # an image as fixed features of its edges (models/wavelets.py)
 
 
 @dataclass(frozen=True, slots=True)
