@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 # Places of a run's randomness beside those of its steps.
-SPLIT, METRICS, IMPORTANCE = 2**40, 2**40 + 1, 2**40 + 2
+SPLIT, METRICS, IMPORTANCE, CLASSES = 2**40, 2**40 + 1, 2**40 + 2, 2**40 + 8
 CHECKPOINTS = 20  # how often a run is written down on its way
 
 
@@ -96,7 +96,7 @@ def plan_training(request: Request, site: Site) -> Order:
     network = family.network
     run = plan_run(family.name, network.encoding, settings, family.defaults, network.size,
                    _units(request, site), request.epsilon, request.delta, site.filter.order,
-                   family.described)
+                   family.described, network.groups)
     return Order(view, run, family, view.statement)
 
 
@@ -178,6 +178,7 @@ def _train(
     Guarantee: what leaves is the parameters (noised in every step) and the noisy counts of
     held-out patients. Which patients are held out is decided by coins from the run's key.
     """
+    from models.class_weights import with_class_weights
     from models.descent import START, State, descend
     from models.evaluation import evaluate
     from models.importance import importance, with_scales
@@ -197,6 +198,9 @@ def _train(
     if state is None:
         state = State.start(network.initial(Randomness.keyed(key, START)))
     learned = chosen(table, training) if len(held) else table
+    if run.classes_multiplier is not None:
+        learned = with_class_weights(learned, run.encoding, run.classes_multiplier,
+                                     Randomness.keyed(key, CLASSES))
     state = descend(network, learned, run, key, state, _ticker(run, folder, progress))
     metrics = None
     if run.held_multiplier is not None:

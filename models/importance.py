@@ -9,6 +9,7 @@ entropy or importance take these numbers from the rows themselves, which is a le
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -67,8 +68,7 @@ def scaled(encoding: Encoding, inputs: Floats, factors: Scales) -> Floats:
 
 def with_scales(table: Table, encoding: Encoding, factors: Scales) -> Table:
     """Return the table with each feature's inputs multiplied by its public factor."""
-    return Table(scaled(encoding, table.inputs, factors), table.pixels, table.targets,
-                 table.starts)
+    return replace(table, inputs=scaled(encoding, table.inputs, factors))
 
 
 def _places(encoding: Encoding) -> list[list[int]]:
