@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -74,7 +75,7 @@ def test_parts_and_votes_are_those_of_each_patients_own_gradient(make: Any, laye
     clip = group_clip(len(sizes), middle / math.sqrt(len(sizes)))
     wanted = np.zeros(network.size + len(sizes))
     for gradient in each:
-        for g, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+        for g, (a, b) in enumerate(itertools.pairwise(ends)):
             norm = float(np.linalg.norm(gradient[a:b]))
             wanted[a:b] += KEPT * clip.weights[g] * gradient[a:b] / max(norm, clip.norms[g])
             wanted[network.size + g] += KEPT * clip.vote * (1 if norm <= clip.norms[g] else -1)
@@ -242,7 +243,7 @@ def test_a_schedule_costs_on_both_rails_what_its_steps_cost() -> None:
     assert found.epsilon <= exact  # that of the whole curve, and so below the Renyi conversion
 
 
-# ---- class weights --------------------------------------------------------------------------------
+# ---- class weights ------------------------------------------------------------------------
 
 
 def test_one_patient_moves_one_count_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
