@@ -192,7 +192,7 @@ def _train(
     network, scales = order.family.network, None
     if run.importance_multiplier is not None:
         scales = importance(run.encoding, chosen(table, training), run.importance_multiplier,
-                            Randomness.keyed(key, IMPORTANCE))
+                            Randomness.keyed(key, IMPORTANCE), run.settings.importance_by)
         table = with_scales(table, run.encoding, scales)
     state = folder.load() if folder is not None else None
     if state is None:

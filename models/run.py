@@ -35,9 +35,11 @@ class Settings:
     at which a patient's gradient is clipped (None: the family's way, models/clipping.py);
     `learning_rate` and `decay` (weight decay) act after the noise; `hidden` are layers of "mlp";
     `importance` is the share of the run's divergence that buys a noisy measure of each feature's
-    worth, by which inputs are scaled (0: none). `optimizer` is "adam", or
+    worth, by which inputs are scaled (0: none), and `importance_by` says by what it is measured
+    ("means" or "information", models/importance.py). `optimizer` is "adam", or
     "sgd" with momentum: the default where importance is bought, because Adam divides each
-    parameter's step by its own size and so takes back what the scaling gave.
+    parameter's step by its own size and so takes back what the scaling gave, and for "mlp" on
+    small tables.
 
     Noise that adapts, each at the same price: `clip_quantile` moves the clip norm, which starts
     at `clip`, towards that quantile of the gradients' norms by noised votes
@@ -54,6 +56,7 @@ class Settings:
     decay: float | None = None
     hidden: tuple[int, ...] = (32,)
     importance: float = 0.0
+    importance_by: str = "means"
     optimizer: str | None = None
     clip_quantile: float | None = None
     clip_layers: bool = False
@@ -67,6 +70,8 @@ class Settings:
         for name in ("clip", "learning_rate"):
             _check(name, getattr(self, name), lambda x: 0 < x < math.inf, f"{name}=1.0")
         _check("optimizer", self.optimizer, lambda x: x in ("adam", "sgd"), "optimizer='sgd'")
+        _check("importance_by", self.importance_by, lambda x: x in ("means", "information"),
+               "importance_by='means'")
         _check("importance", self.importance, lambda x: 0 <= x <= 0.5, "importance=0.1")
         _check("clip_quantile", self.clip_quantile, lambda x: 0 < x < 1, "clip_quantile=0.7")
         _check("noise_end", self.noise_end, lambda x: 0.1 <= x <= 10, "noise_end=0.5")
@@ -98,6 +103,7 @@ class Defaults:
     steps_max: int = 1_000
     learning_rate: float
     sgd_rate: float = 1.0
+    small_optimizer: str = "adam"  # below FULL_BATCH_BELOW patients
     decay: float
     always_full: bool = False
     batch: int = 512
@@ -238,7 +244,8 @@ def plan_run(
     rate = _rate(settings, defaults, units)
     plateaus = _plateaus(steps, settings.noise_end)
     bought = _bought(settings, encoding)
-    optimizer = settings.optimizer or ("sgd" if settings.importance > 0 else "adam")
+    optimizer = settings.optimizer or ("sgd" if settings.importance > 0 else (
+        defaults.small_optimizer if units < FULL_BATCH_BELOW else "adam"))
     try:
         phases = _phases(rate, plateaus, bought)
         multiplier = multiplier_for(phases, epsilon, delta)
