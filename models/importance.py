@@ -4,8 +4,9 @@ What a feature tells of the label is bought as one Gaussian release within the r
 forms: the means of the inputs in each class of the label (`by="means"`), or the information that
 noisy tables of counts (feature by label) hold (`by="information"`). The first asks less of each
 patient, so that it is heard at small budgets; the second sees what no mean shows. Inputs are then
-multiplied by public numbers that grow with it: the same as giving useful features less noise, and others more. The papers that adapt noise to
-entropy or importance take these numbers from the rows themselves, which is a leak.
+multiplied by public numbers that grow with it: the same as giving useful features less noise, and
+others more. The papers that adapt noise to entropy or importance take these numbers from the rows
+themselves, which is a leak.
 """
 
 from __future__ import annotations

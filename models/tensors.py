@@ -207,7 +207,7 @@ def _activated(layer: Layer, raw: Any) -> Any:
 def _forward_of(architecture: Architecture) -> Any:
     tf = tensorflow()
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
     def forward(flat: Any, given: Any) -> Any:
         for layer, weights in zip(architecture.layers, _unpacked(architecture, flat), strict=True):
             given = _activated(layer, _raw(layer, weights, given))
@@ -225,7 +225,7 @@ def _step_of(architecture: Architecture, task: Task, rows: int, groups: int) -> 
     """
     tf = tensorflow()
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
     def step(flat: Any, given: Any, targets: Any, shares: Any, present: Any, clip: Any,
              portions: Any) -> Any:
         inputs, raws = [], []
@@ -252,7 +252,7 @@ def _step_of(architecture: Architecture, task: Task, rows: int, groups: int) -> 
             safe = tf.where(finite, norms, tf.ones_like(norms))
             bounded = tf.where(clip > 0, tf.maximum(safe, clip), safe + SOFTENING)
             each = [tf.where(finite, KEPT / bounded, tf.zeros_like(safe))] * len(parts)
-            votes: list[Any] = []
+            votes = list[Any]()
         else:
             grouped = [norms] if groups == 1 else [tf.sqrt(square) for square in squares]
             each, votes = [], []
