@@ -234,7 +234,8 @@ def _ticker(run: RunPlan, folder: RunFolder | None, progress: Progress | None) -
 
     def tick(state: Any) -> None:
         if progress is not None:
-            progress("training", state.step, run.steps)
+            progress(f"training, epsilon {run.epsilon_after(state.step):.2f} so far", state.step,
+                     run.steps)
         if folder is not None and state.step % every == 0 and state.step < run.steps:
             folder.save(state)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+from mechanisms.conversion import epsilon_at
 from mechanisms.event import MULTIPLIER_MIN, Phase, SampledGaussianEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
@@ -23,6 +24,7 @@ SHARE_MAX = 0.9
 PLATEAUS = 8  # of a noise schedule
 CLASSES_SHARE = 0.02  # of a run's divergence, for the count of patients by class
 CLIP_START = 1.0  # of an adaptive clip, where neither the call nor the family names one
+PROGRESS_ORDERS = tuple(map(Fraction, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)))
 Plateaus = tuple[tuple[float, int], ...]
 
 
@@ -161,6 +163,22 @@ class RunPlan:
                 return self.multiplier * factor
             step -= steps
         return self.multiplier
+
+    def epsilon_after(self, steps: int) -> float:
+        """Return an epsilon that so many steps have cost, for a progress bar: a public number.
+
+        By Renyi divergences, which are quick and a little pessimistic; never above the price. What
+        is charged is always the whole run.
+        """
+        training = self.event.branches[0]
+        bought = training[: len(training) - len(self.plateaus)]
+        taken = []
+        for rate, multiplier, count in training[len(bought) :]:
+            taken.append((rate, multiplier, min(count, steps)))
+            steps = max(0, steps - count)
+        phases = (*bought, *(phase for phase in taken if phase[2]))
+        spent = (epsilon_at(a, rdp_of(phases, a), self.event.delta) for a in PROGRESS_ORDERS)
+        return min(self.cost.epsilon, float(min(spent)))
 
     @property
     def signal(self) -> float:

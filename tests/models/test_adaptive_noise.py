@@ -243,6 +243,18 @@ def test_a_schedule_costs_on_both_rails_what_its_steps_cost() -> None:
     assert found.epsilon <= exact  # that of the whole curve, and so below the Renyi conversion
 
 
+@pytest.mark.parametrize("settings", [
+    {}, {"batch": 100}, {"noise_end": 0.5, "importance": 0.2}, {"class_weights": True},
+])
+def test_the_epsilon_so_far_grows_to_the_price(settings: dict[str, Any]) -> None:
+    plan = planned(**settings)
+    shown = [plan.epsilon_after(step) for step in range(plan.steps + 1)]
+    assert shown == sorted(shown)
+    assert shown[-1] <= plan.cost.epsilon
+    assert shown[-1] > 0.85 * plan.cost.epsilon
+    assert shown[0] < 0.6 * plan.cost.epsilon
+
+
 # ---- class weights ------------------------------------------------------------------------
 
 
