@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 # Places of a run's randomness beside those of its steps.
-SPLIT, METRICS, IMPORTANCE = 2**40, 2**40 + 1, 2**40 + 2
+SPLIT, METRICS, IMPORTANCE, CLASSES = 2**40, 2**40 + 1, 2**40 + 2, 2**40 + 8
 CHECKPOINTS = 20  # how often a run is written down on its way
 
 
@@ -116,7 +116,7 @@ def plan_training(request: Request, site: Site) -> Order:
     network = family.network
     run = plan_run(family.name, network.encoding, settings, family.defaults, network.size,
                    _units(request, site), request.epsilon, request.delta, site.filter.order,
-                   family.described)
+                   family.described, network.groups)
     return Order(view, run, family, view.statement)
 
 
@@ -198,6 +198,7 @@ def _train(
     Guarantee: what leaves is the parameters (noised in every step) and the noisy counts of
     held-out patients. Which patients are held out is decided by coins from the run's key.
     """
+    from models.class_weights import with_class_weights
     from models.descent import START, State, descend
     from models.evaluation import evaluate
     from models.forest import ForestPlan
@@ -219,12 +220,15 @@ def _train(
     network, scales = order.family.network, None
     if run.importance_multiplier is not None:
         scales = importance(run.encoding, chosen(table, training), run.importance_multiplier,
-                            Randomness.keyed(key, IMPORTANCE))
+                            Randomness.keyed(key, IMPORTANCE), run.settings.importance_by)
         table = with_scales(table, run.encoding, scales)
     state = folder.load() if folder is not None else None
     if state is None:
         state = State.start(network.initial(Randomness.keyed(key, START)))
     learned = chosen(table, training) if len(held) else table
+    if run.classes_multiplier is not None:
+        learned = with_class_weights(learned, run.encoding, run.classes_multiplier,
+                                     Randomness.keyed(key, CLASSES))
     state = descend(network, learned, run, key, state, _ticker(run, folder, progress))
     metrics = None
     if run.held_multiplier is not None:
@@ -260,7 +264,8 @@ def _ticker(run: RunPlan, folder: RunFolder | None, progress: Progress | None) -
 
     def tick(state: Any) -> None:
         if progress is not None:
-            progress("training", state.step, run.steps)
+            progress(f"training, epsilon {run.epsilon_after(state.step):.2f} so far", state.step,
+                     run.steps)
         if folder is not None and state.step % every == 0 and state.step < run.steps:
             folder.save(state)
 

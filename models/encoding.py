@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models import wavelets
 from planner.refusal import Refused
 from planner.training_view import Coding, Feature, scaled_ends, seconds
 
@@ -24,6 +25,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Tables = tuple[tuple[int, int, int], ...]
 CODED = (Coding.CHOICE, Coding.BUCKETS)
+PICTURES = (Coding.IMAGE, Coding.WAVES)
 
 
 class Task(Enum):
@@ -104,6 +106,8 @@ class Encoding:
             elif feature.coding is Coding.CODE:
                 codes = np.asarray(column, dtype=np.int64)
                 filled[:, place] = np.where((codes >= 1) & (codes <= feature.codes), codes, 0)
+            elif feature.coding is Coding.WAVES:
+                filled[:, place : place + width] = wavelets.features(_images(feature, column))
             elif feature.coding is not Coding.IMAGE:
                 values = np.asarray(column, dtype=np.float64)
                 missing = ~np.isfinite(values)
@@ -118,12 +122,15 @@ class Encoding:
         """Return the images of rows as bytes; an image of another size is all zeros."""
         for feature, column in zip(self.features, columns, strict=True):
             if feature.coding is Coding.IMAGE:
-                size = int(np.prod(feature.shape))
-                blank = bytes(size)
-                joined = b"".join(b if len(b) == size else blank for b in map(bytes, column))
-                shape = feature.shape if len(feature.shape) == 3 else (*feature.shape, 1)
-                return np.frombuffer(joined, dtype=np.uint8).reshape(-1, *shape)
+                return _images(feature, column)
         return None
+
+    def with_waves(self) -> Encoding:
+        """Return the encoding with fixed features of each image in place of its pixels."""
+        return replace(self, features=tuple(
+            replace(f, coding=Coding.WAVES) if f.coding is Coding.IMAGE else f
+            for f in self.features
+        ))
 
     def target(self, column: Any) -> Floats:
         """Return the label: 0 or 1, the place of the class, or a number scaled to [-1, 1]."""
@@ -193,7 +200,18 @@ def _names(feature: Feature) -> tuple[str, ...]:
         return ()
     if feature.coding is Coding.CODE:
         return (feature.name,)
+    if feature.coding is Coding.WAVES:
+        return tuple(f"{feature.name}~{i + 1}" for i in range(wavelets.width(feature.shape)))
     return (feature.name, f"{feature.name} is missing") if feature.nullable else (feature.name,)
+
+
+def _images(feature: Feature, column: Any) -> npt.NDArray[np.uint8]:
+    """Return the images of rows as bytes; an image of another size is all zeros."""
+    size = int(np.prod(feature.shape))
+    blank = bytes(size)
+    joined = b"".join(b if len(b) == size else blank for b in map(bytes, column))
+    shape = feature.shape if len(feature.shape) == 3 else (*feature.shape, 1)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, *shape)
 
 
 def _scaled(feature: Feature, values: Doubles) -> Doubles:
@@ -211,7 +229,7 @@ def _read(feature: Feature, values: list[Any]) -> Any:
         return [places.get(_bare(value), 0) for value in values]
     if feature.coding is Coding.BUCKETS:
         return [0 if _is_missing(v) else bucket(str(v), feature.buckets) for v in values]
-    if feature.coding is Coding.IMAGE:
+    if feature.coding in PICTURES:
         return [b"" if v is None else bytes(np.asarray(v, dtype=np.uint8).tobytes())
                 if not isinstance(v, bytes) else v for v in values]
     return [_number(value) for value in values]

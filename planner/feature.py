@@ -19,6 +19,7 @@ class Coding(Enum):
     CHOICE = "choice"  # one of the declared values
     BUCKETS = "buckets"  # a text hashed into a declared number of buckets
     IMAGE = "image"
+    WAVES = "waves"  # an image as fixed features of its edges (models/wavelets.py)
     CODE = "code"  # the place of a value or bucket, looked up in a learned table
 
 
