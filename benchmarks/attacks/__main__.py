@@ -89,7 +89,7 @@ def curve(folder: Path, databases: int) -> list[dict[str, float]]:
     return points
 
 
-def differences(folder: Path, targets: int, databases: int) -> Found:
+def differences(folder: Path, targets: Mapping[Kind, int], databases: Mapping[Kind, int]) -> Found:
     """Differencing and trackers: everything on one patient, and on all in turn."""
     found: Found = {}
     ways: dict[str, dict[str, bool]] = {
@@ -100,12 +100,12 @@ def differences(folder: Path, targets: int, databases: int) -> Found:
         found[kind.value] = {
             name: summary(
                 differencing.one_target(kind, folder / f"diff-{kind.name}-{i}-{seed}", seed, **way)
-                for seed in range(targets))
+                for seed in range(targets[kind]))
             for i, (name, way) in enumerate(ways.items())
         }
         found[kind.value]["every patient"] = summary(
             differencing.every_target(kind, folder / f"every-{kind.name}-{seed}", seed)
-            for seed in range(databases))
+            for seed in range(databases[kind]))
     return found
 
 
@@ -132,17 +132,17 @@ def averages(folder: Path, times: int, databases: int) -> Found:
     return found
 
 
-def memberships(folder: Path, databases: int, unbudgeted: int) -> Found:
+def memberships(folder: Path, databases: Mapping[Kind, int]) -> Found:
     """Membership from means."""
     found: Found = {}
     for kind in KINDS:
         runs = [membership.inferred(kind, folder / f"member-{kind.name}-{seed}", seed)
-                for seed in range(unbudgeted if kind is Kind.UNBUDGETED else databases)]
+                for seed in range(databases[kind])]
         found[kind.value] = {name: summary(run[name] for run in runs) for name in ("tpr", "auc")}
     return found
 
 
-def searches(folder: Path, targets: int, generations: int) -> Found:
+def searches(folder: Path, targets: Mapping[Kind, int], generations: int) -> Found:
     """Question sets bred against each curator, then used once on each new target."""
     found: Found = {}
     for kind, scale in zip(KINDS, (0.0, 1.0, 1.0), strict=True):
@@ -151,18 +151,18 @@ def searches(folder: Path, targets: int, generations: int) -> Found:
         found[kind.value] = {
             "right": summary(
                 query_search.guessed(kind, folder / f"search-{kind.name}-{i}", bred, i)
-                for i in range(targets)),
+                for i in range(targets[kind])),
             "different questions": query_search.different(bred.queries)[0],
         }
     return found
 
 
-def blocks(folder: Path, databases: int) -> Found:
+def blocks(folder: Path, databases: Mapping[Kind, int]) -> Found:
     """Census blocks from all three-way tables."""
     found: Found = {}
     for kind in KINDS:
         runs = [census.reconstructed(kind, folder / f"census-{kind.name}-{seed}", seed)
-                for seed in range(databases)]
+                for seed in range(databases[kind])]
         found[kind.value] = {name: summary(run[name] for run in runs) for name in runs[0]}
     return found
 
@@ -293,24 +293,26 @@ def targets(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 def attacks(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
     """Name every attack, with how to run it."""
     few = 4 if quick else 1
-    sizes = {Kind.EXACT: 20 // few, Kind.UNBUDGETED: 20 // few, Kind.DISCREET: 120 // few}
-    each = {Kind.EXACT: 1, Kind.UNBUDGETED: 1, Kind.DISCREET: max(1, 4 // few)}
-    tries = {Kind.EXACT: 20, Kind.UNBUDGETED: 200 // few, Kind.DISCREET: 300 // few}
+
+    def sizes(exact: int, unbudgeted: int, discreet: int) -> dict[Kind, int]:
+        return dict(zip(KINDS, (max(1, n // few) for n in (exact, unbudgeted, discreet)),
+                        strict=True))
+
     return {
-        "linear reconstruction": lambda: reconstructions(folder, sizes, 60 // few),
-        "differencing": lambda: differences(folder, 200 // few, 20 // few),
-        "averaging": lambda: averages(folder, 10_000 // few, 60 // few),
+        "linear reconstruction": lambda: reconstructions(folder, sizes(10, 10, 60), 60 // few),
+        "differencing": lambda: differences(folder, sizes(10, 40, 100), sizes(2, 4, 20)),
+        "averaging": lambda: averages(folder, 10_000 // few, 40 // few),
         "processes": lambda: processes(folder, 10 // few),
-        "membership": lambda: memberships(folder, 10 // few, max(1, 2 // few)),
-        "models": lambda: models(folder, each),
-        "query search": lambda: searches(folder, 200 // few, 30),
-        "census": lambda: blocks(folder, 60 // few),
+        "membership": lambda: memberships(folder, sizes(4, 1, 8)),
+        "models": lambda: models(folder, sizes(1, 1, 4)),
+        "query search": lambda: searches(folder, sizes(10, 100, 200), 20),
+        "census": lambda: blocks(folder, sizes(4, 10, 20)),
         "linkage": lambda: links(folder, 300),
-        "accuracy targets": lambda: accuracy_targets(folder, 4000 // few, tries),
+        "accuracy targets": lambda: accuracy_targets(folder, 4000 // few, sizes(20, 200, 200)),
         "side channels": lambda: side_channels(folder),
         "floating point": lambda: floats(folder, 100_000 // few),
         "timing": lambda: times(folder, 200 // few, 0.5),
-        "curve": lambda: curve(folder, 8 // few),
+        "curve": lambda: curve(folder, 6 // few),
     }
 
 

@@ -16,7 +16,7 @@ from engine.audit_decoding import correlation, least_squares, linear_program
 from engine.audit_reconstruction import PRIME, condition, subset_of
 
 PATIENTS, QUESTIONS = 256, 1_024
-BATCH = 32  # counts in one question; their number changes how long it takes and nothing else
+BATCH = 128  # counts in one question; their number changes how long it takes and nothing else
 DECLARED = one_table("code: {integer: [0, 255], not_null: true}\nsick: boolean")
 
 
