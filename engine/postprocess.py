@@ -26,6 +26,7 @@ from planner.uncertainty import (
     ends_of,
     interval_of,
     noisy_columns,
+    noisy_nodes,
     parts_column,
     summed_width,
     totals_of,
@@ -87,13 +88,15 @@ def postprocess(
     types = tuple(expression.domain.type for _, expression in outputs)
     count = len(outputs)
     noises = [_noises(measures, tables, totals, confidence) for measures in noisy]
+    nodes = [noisy_nodes(e, (n.column for n in noise))
+             for e, noise in zip(expressions, noises, strict=True)]
     intervals = []
     for row in answer.rows:
         values: dict[Expression, Value | None] = dict(zip(hidden, row[count:], strict=True))
         intervals.append(tuple(
-            interval_of(expression, values, {n.column: n.widths(values) for n in noise})
+            interval_of(expression, values, {n.column: n.widths(values) for n in noise}, below)
             if noise else None
-            for expression, noise in zip(expressions, noises, strict=True)
+            for expression, noise, below in zip(expressions, noises, nodes, strict=True)
         ))
     return Table(
         tuple(name for name, _ in outputs),
