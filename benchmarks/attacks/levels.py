@@ -54,19 +54,29 @@ def guessed(
     asked ten times and what is seen is added up.
     """
     rng, right = np.random.default_rng(5), []
-    for place in range(tries if kind is Kind.DISCREET else 2):
-        bit = bool(rng.integers(2)) if kind is Kind.DISCREET else bool(place)
+    if kind is Kind.UNBUDGETED:
+        for bit in (False, True):
+            right += again(folder / str(bit), bit, ratios, tries // 2, rounds=10, epsilon=epsilon)
+        return right
+    for place in range(tries):
+        bit = bool(rng.integers(2))
         with curator(kind, folder / str(place), _columns(bit), DECLARED, epsilon=epsilon) as asked:
-            for _ in range(1 if kind is Kind.DISCREET else tries // 2):
-                if kind is Kind.EXACT:
-                    guess = _ask(asked.engine, epsilon, True)[0] > OTHERS + 0.5
-                else:
-                    rounds = 1 if kind is Kind.DISCREET else 10
-                    total = sum(_ratio(ratios, _ask(asked.engine, epsilon, False))
-                                for _ in range(rounds))
-                    guess = total > 0 if total else bool(rng.integers(2))
-                right.append(guess == bit)
+            if kind is Kind.EXACT:
+                guess = _ask(asked.engine, epsilon, True)[0] > OTHERS + 0.5
+            else:
+                guess = _ratio(ratios, _ask(asked.engine, epsilon, False)) > 0
+            right.append(guess == bit)
     return right
+
+
+def again(
+    folder: Path, bit: bool, ratios: dict[Seen, float], tries: int, *, rounds: int = 1,
+    epsilon: float = 1.0,
+) -> list[bool]:
+    """Guess one bit so many times, each time from `rounds` answers that nobody adds up."""
+    with curator(Kind.UNBUDGETED, folder, _columns(bit), DECLARED) as asked:
+        return [(sum(_ratio(ratios, _ask(asked.engine, epsilon, False)) for _ in range(rounds)) > 0)
+                == bit for _ in range(tries)]
 
 
 def _ratio(ratios: dict[Seen, float], seen: Seen) -> float:
