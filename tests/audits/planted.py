@@ -40,6 +40,7 @@ FAULTS = "tests/engine/test_ledger_faults.py::"
 SNAPSHOT = "tests/engine/test_snapshot.py::"
 LOCALITY = "tests/engine/test_snapshot_locality.py::"
 STATE = "tests/attacks/test_state_channels.py::"
+TRAINED = "tests/engine/test_record.py::test_a_training_path_replays_on_neighbours"
 EPSILON = "tests/audits/test_empirical_epsilon.py::"
 STORED = "tests/engine/test_stored_columns.py::"
 BATCHES = "tests/engine/test_batches.py::"
@@ -381,6 +382,10 @@ PLANTED = (
             "        if name not in known and value:\n",
             "        if name not in known and value and False:\n",
             ("tests/engine/test_cases.py::test_a_refused_case_is_refused_by_its_rule",)),
+    Planted("a refusal that does not wait for its slot", "engine/timing.py",
+            "    try:\n        yield\n    finally:\n        took",
+            "    yield\n    if True:\n        took",
+            ("tests/engine/test_timing.py::test_work_ends_at_a_whole_number_of_slots",)),
     # ---- several questions at one price
     Planted("a batch charged as one of its columns", "engine/batch.py",
             "    due = remaining(workload.plan, frozenset(known))\n",
@@ -439,6 +444,18 @@ PLANTED = (
     Planted("a model trained without privacy gets a name", "engine/published.py",
             "    if not (model.is_private or insecure):\n", "    if False:\n",
             ("tests/engine/test_predictions.py::test_a_name_is_kept_and_checked",)),
+    Planted("importance that counts all rows of a patient", "models/importance.py",
+            "    rows = table.starts[:-1]\n", "    rows = np.arange(table.starts[-1])\n",
+            (TRAINED,), "importance"),
+    Planted("metrics that count all rows of a patient", "models/evaluation.py",
+            "    rows = table.starts[units]  # a patient's first row, in the secret random order "
+            "of its rows\n",
+            "    rows = np.concatenate([np.arange(*table.starts[u : u + 2]) for u in units])\n",
+            (TRAINED,), "metrics and not mlp"),
+    Planted("a batch that is as large as the table allows", "models/descent.py",
+            "    return np.flatnonzero(randomness.uint64(units) < threshold)\n",
+            "    return np.argsort(randomness.uint64(units))[: max(1, round(rate * units))]\n",
+            (TRAINED,), "batches"),
     Planted("float noise in training", "models/descent.py",
             "found: Vector = (whole + drawn).astype(np.float64) * step",
             "found: Vector = safe + drawn * step",
