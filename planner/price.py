@@ -263,7 +263,8 @@ def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
     releases = tuple(
         PricedRelease(
             r, tuple(map(_without_noise, r.measures, _answer_keys(r))),
-            None if r.selection is None else _without_noise(r.selection, _answer_keys(r)[-1]), 0,
+            None if r.selection is None else _without_noise(
+                r.selection, key_of("selection", _answer_keys(r)[-1])), 0,
             tuple(None for _ in r.measures), statements(r, tuple(None for _ in r.measures)),
         )
         for r in bounded

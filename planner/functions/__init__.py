@@ -6,6 +6,7 @@ What is not here does not exist for an analyst. `make` is the only way to build 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, datetime
 
 from planner.domain import Type, Value
 from planner.expression import Call, Expression, Literal, sort_key
@@ -112,6 +113,8 @@ def evaluate(expression: Expression, values: Mapping[Expression, Value | None]) 
         return int(result) if result.is_integer() else result
     if expression.domain.type is Type.REAL and type(result) is int:
         return float(result)  # 7 // 2 and 7.0 // 2 differ
+    if expression.domain.type is Type.TIMESTAMP and type(result) is date:
+        return datetime(result.year, result.month, result.day)  # a day beside moments is one
     return result
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 Samples = npt.NDArray[np.float64]
+
+
 def laplace_law(scale: float, reach: int) -> Samples:
     """Return P(Z = z) for z in -reach..reach, P ~ exp(-|z| / scale), tails put at the ends."""
     ratio = math.exp(-1 / scale)

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from engine.audit_epsilon import proportion_bounds
 from mechanisms import gradual, laplace
 from mechanisms.randomness import Randomness
 from planner.target import Target, is_close
 from planner.uncertainty import CONFIDENCE
-from tests.audits.audit import proportion_bounds
 
 FAST, LONG = 150_000, 1_500_000
 COUNT, LEVELS, CAP = 12, 25, 2.0
