@@ -47,6 +47,7 @@ BATCHES = "tests/engine/test_batches.py::"
 SETTLING = "tests/engine/test_ledger_settling.py::"
 DURABLE = "tests/engine/test_ledger_durability.py::"
 WEIGHED = "tests/engine/test_averaging.py::test_one_patient_weighs_no_more_than_stated"
+SPLIT = "tests/engine/test_split.py::"
 WEIGHTS = "tests/engine/test_averaging.py::test_every_choice_costs_what_was_charged"
 
 
@@ -81,12 +82,32 @@ PLANTED = (
             (WEIGHED,)),
     Planted("a cap twice as wide as is stated", "planner/bounded_sql.py",
             "+ {cap - 1}) // {cap}", "+ {cap - 1}) // {cap + cap}", (WEIGHED,)),
+    Planted("a center from a raw histogram", "engine/releases.py",
+            "                done[column.key] = add_noise(column, keys, values, noise)\n",
+            "                own = None if release.bounded.release.source in pilots else noise\n"
+            "                done[column.key] = add_noise(column, keys, values, own)\n",
+            ("tests/engine/test_averaging.py::test_a_pilot_is_asked_with_noise",)),
     Planted("a cap's sum takes its count's part of the epsilon as well", "planner/averaging.py",
             "one = Fraction(sums + counts, SUM_TO_COUNT * sums + counts)", "one = Fraction(1)",
             (WEIGHTS,)),
     Planted("a cap forgotten in the key of a kept answer", "planner/price.py",
             "    if strategy.caps:\n", "    if False:\n",
             ("tests/engine/test_averaging.py::test_another_cap_is_another_answer",)),
+    # ---- how one epsilon is divided
+    Planted("the division sees exact numbers", "engine/split.py",
+            "        seen[key] = _seen(drawn.cells[key].at(level))\n",
+            "        own = drawn.cells[key]\n"
+            "        seen[key] = _seen(replace(own, noise=own.noise * 0).at(level))\n",
+            (SPLIT + "test_the_division_follows_from_what_is_revealed",)),
+    Planted("a step of the division taken without paying for it", "engine/split.py",
+            "left -= ladders[key].costs[level] - ladders[key].costs[level - 1]", "left -= 0",
+            (SPLIT + "test_no_division_costs_more_than_was_charged",)),
+    Planted("the coarsest levels of a division forgotten in what is left", "engine/split.py",
+            " - sum((ladder.costs[0] for ladder in ladders.values()), Fraction(0))", "",
+            (SPLIT + "test_no_division_costs_more_than_was_charged",)),
+    Planted("a kept column charged to nobody and divided again", "planner/split.py",
+            "due = split.columns.keys() - kept", "due = split.columns.keys() & {*kept}",
+            (SPLIT + "test_the_price_is_what_was_asked_and_again_is_free",)),
     # ---- how far a patient moves a number
     Planted("sensitivity halved", "planner/bounding.py",
             "        total = self.rows * largest\n",
