@@ -1,6 +1,10 @@
 """How much does privacy cost a model? AUC on test rows that no training sees, against peers.
 
-    python -m benchmarks.training [--seeds 10] [--only NAME ...] [--json]
+    python -m benchmarks.training [--seeds 10] [--only NAME ...] [--models NAME ...] [--json]
+                                  [--keep benchmarks/results/training.json]
+
+A whole run takes long, so `--keep` puts each row into a file as soon as it is there, in place of
+an older row of the same study, model and epsilon.
 
 Every run goes the whole road: a governed snapshot, a charge in a real ledger, noise from the
 operating system's entropy. `ceilings` are models without privacy on the same rows. Peers run on
@@ -10,7 +14,9 @@ epsilon is claimed for shuffled batches as if they had been drawn, and is not pr
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,11 +34,15 @@ STUDIES: dict[str, tuple[Callable[[Path], Iterator[Study]], tuple[str, ...], tup
     "diabetes130": (diabetes, ("logistic", "mlp"), (1.0, 3.0)),
     "useless columns": (
         lambda folder: support(folder, useless=40),
-        ("logistic", "logistic with importance 0.2", "mlp", "mlp with importance 0.2"), (0.3, 1.0),
+        ("mlp", "mlp with optimizer sgd", "mlp with importance 0.2",
+         "mlp with importance 0.2, importance_by information",
+         "logistic", "logistic with optimizer sgd", "logistic with importance 0.2"), (0.3,),
     ),
     "support2 at 0.3": (
-        support, ("logistic", "logistic with importance 0.2", "mlp", "mlp with importance 0.2",
-                  "mlp with clip 0.1", "mlp with clip 10"), (0.3,),
+        support, ("mlp", "mlp with optimizer sgd", "mlp with importance 0.2",
+                  "logistic", "logistic with optimizer sgd", "logistic with importance 0.2",
+                  "mlp with clip 10", "mlp with clip 10, clip_quantile 0.7",
+                  "mlp with clip 0.1, clip_quantile 0.7", "mlp with noise_end 0.5"), (0.3,),
     ),
     "pneumonia28": (pneumonia, ("logistic", "cnn"), (0.52, 3.0)),
 }
@@ -45,6 +55,18 @@ TARGETS = {
     ("diabetes130", "mlp", 1.0): 0.639, ("diabetes130", "mlp", 3.0): 0.649,
     ("pneumonia28", "logistic", 0.52): 0.90, ("pneumonia28", "logistic", 3.0): 0.92,
 }  # fmt: skip
+# what, study, the run that adapts, the constant ones (the best of them counts), least difference
+DIFFERENCES = tuple(
+    (f"importance over the best constant {family}, {named}", study,
+     f"{family} with importance 0.2", (family, f"{family} with optimizer sgd"), least)
+    for study, named, least in (("useless columns", "40 useless columns", 0.02),
+                                ("support2 at 0.3", "no useless columns", -0.005))
+    for family in ("mlp", "logistic")
+) + tuple(
+    (f"clip norm that starts at {start} and follows a quantile, over the default",
+     "support2 at 0.3", f"mlp with clip {start}, clip_quantile 0.7", ("mlp",), -0.02)
+    for start in ("10", "0.1")
+)
 
 
 def auc(truth: np.ndarray, scores: np.ndarray) -> float:
@@ -57,9 +79,11 @@ def auc(truth: np.ndarray, scores: np.ndarray) -> float:
 def measured(study: Study, model: str, epsilon: float, seeds: int) -> list[float]:
     """Train and test `seeds` times, each with noise of its own."""
     found = []
-    family, _, setting = model.partition(" with ")
-    name, _, value = setting.partition(" ")
-    options = {**study.options, **({name: float(value)} if name else {})}
+    family, _, settings = model.partition(" with ")
+    options = dict(study.options)
+    for setting in filter(None, settings.split(", ")):
+        name, _, value = setting.partition(" ")
+        options[name] = float(value) if value[0].isdigit() else value
     with Engine.open(study.policy) as engine:
         for _ in range(seeds):
             made = engine.train(study.view, label=study.label, model=family, epsilon=epsilon,
@@ -68,26 +92,28 @@ def measured(study: Study, model: str, epsilon: float, seeds: int) -> list[float
     return found
 
 
-def measure(name: str, seeds: int, folder: Path) -> list[dict[str, Any]]:
-    """Measure one study; breast cancer has a split for each seed."""
+def measure(name: str, seeds: int, only: list[str], folder: Path) -> Iterator[dict[str, Any]]:
+    """Measure one study, row by row; breast cancer has a split for each seed."""
     make, models, epsilons = STUDIES[name]
     studies = list(make(folder))
     if not studies:
-        return [{"study": name, "skipped": "its tables are not beside the project"}]
+        yield {"study": name, "skipped": "its tables are not beside the project"}
+        return
     if len(studies) > 1:
         studies = studies[:seeds]
-    rows = []
     for model in models:
+        if only and model not in only:
+            continue
         ceilings = [s.ceilings[model] for s in studies if model in s.ceilings]
         for epsilon in epsilons:
             found = [auc_ for study in studies
                      for auc_ in measured(study, model, epsilon, max(1, seeds // len(studies)))]
-            rows.append(_row(name, model, epsilon, found,
-                             float(np.mean(ceilings)) if ceilings else None))
+            yield _row(name, model, epsilon, found, float(np.mean(ceilings)) if ceilings else None)
     if name == "breast cancer":
-        rows += [_row(name, peer.__name__.replace("_", " "), 1.0, [peer(s) for s in studies], None)
-                 for peer in (diffprivlib_logistic, tensorflow_privacy_claimed)]
-    return rows
+        for peer in (diffprivlib_logistic, tensorflow_privacy_claimed):
+            called = peer.__name__.replace("_", " ")
+            if not only or called in only:
+                yield _row(name, called, 1.0, [peer(s) for s in studies], None)
 
 
 def _row(name: str, model: str, epsilon: float, found: list[float], ceiling: float | None
@@ -159,18 +185,10 @@ def tensorflow_privacy_claimed(study: Study) -> float:
     return auc(study.truth, model.predict(test, verbose=0)[:, 0])
 
 
-def main() -> None:
-    """Measure, and print a table or JSON."""
-    made = parser(__doc__)
-    made.add_argument("--seeds", type=int, default=10)
-    made.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES))
-    asked = made.parse_args()
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in asked.only:
-            rows += measure(name, asked.seeds, Path(folder))
+def document_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the rows with the machine and what was aimed at, as the results folder keeps them."""
     found = {(r["study"], r["model"], r["epsilon"]): r["auc"] for r in rows if "auc" in r}
-    document = {
+    return {
         "benchmark": "training", "machine": machine("tensorflow", "tensorflow-privacy",
                                                     "diffprivlib", "dp-accounting"),
         "rows": rows,
@@ -179,18 +197,56 @@ def main() -> None:
                    at_least=True)
             for key, least in TARGETS.items() if key in found
             for study, model, epsilon in [key]
+        ] + [
+            target(what, found[study, more, 0.3] - max(found[study, other, 0.3] for other in less),
+                   least, at_least=True)
+            for what, study, more, less, least in DIFFERENCES
+            if all((study, name, 0.3) in found for name in (more, *less))
         ],
     }
-    lines = [f"{'study':14} {'model':28} {'epsilon':>7} {'runs':>4} {'AUC':>7} {'+-':>7} "
+
+
+def keep(path: Path, row: dict[str, Any]) -> None:
+    """Put a row into a file of results, in place of an older one of the same name."""
+    def name(r: dict[str, Any]) -> tuple[Any, ...]:
+        return r["study"], r.get("model"), r.get("epsilon")
+
+    kept = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = [r for r in kept if name(r) != name(row)] + [row]
+    order = list(STUDIES)
+    rows.sort(key=lambda r: order.index(r["study"]) if r["study"] in order else len(order))
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(document_of(rows), indent=2) + "\n")
+    draft.rename(path)
+
+
+def main() -> None:
+    """Measure, and print a table or JSON."""
+    made = parser(__doc__)
+    made.add_argument("--seeds", type=int, default=10)
+    made.add_argument("--only", nargs="*", default=list(STUDIES), choices=list(STUDIES))
+    made.add_argument("--models", nargs="*", default=[])
+    made.add_argument("--keep", type=Path)
+    asked = made.parse_args()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in asked.only:
+            for row in measure(name, asked.seeds, asked.models, Path(folder) / name):
+                rows.append(row)
+                print(_line(row), file=sys.stderr, flush=True)
+                if asked.keep is not None:
+                    keep(asked.keep, row)
+    lines = [f"{'study':16} {'model':28} {'epsilon':>7} {'runs':>4} {'AUC':>7} {'+-':>7} "
              f"{'least':>7} {'without privacy':>16}"]
-    for r in rows:
-        if "skipped" in r:
-            lines.append(f"{r['study']:14} skipped: {r['skipped']}")
-            continue
-        ceiling = "" if r["without_privacy"] is None else f"{r['without_privacy']:.4f}"
-        lines.append(f"{r['study']:14} {r['model']:28} {r['epsilon']:7g} {r['runs']:4} "
-                     f"{r['auc']:7.4f} {r['interval']:7.4f} {r['least']:7.4f} {ceiling:>16}")
-    give_out(document, asked, "\n".join(lines))
+    give_out(document_of(rows), asked, "\n".join(lines + [_line(row) for row in rows]))
+
+
+def _line(r: dict[str, Any]) -> str:
+    if "skipped" in r:
+        return f"{r['study']:16} skipped: {r['skipped']}"
+    ceiling = "" if r["without_privacy"] is None else f"{r['without_privacy']:.4f}"
+    return (f"{r['study']:16} {r['model']:28} {r['epsilon']:7g} {r['runs']:4} {r['auc']:7.4f} "
+            f"{r['interval']:7.4f} {r['least']:7.4f} {ceiling:>16}")
 
 
 if __name__ == "__main__":

@@ -71,8 +71,11 @@ if TYPE_CHECKING:
 
     from engine.ledger import Charge, Ledger, Receipt
     from engine.training import Request, Site
+    from models.evaluation import Evaluation
+    from models.forest import ForestPlan
     from models.model import Model
     from models.run import RunPlan
+    from models.statistics import StatisticsPlan
 
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
@@ -127,6 +130,7 @@ class Engine:
         self._time_slot = check_slot(time_slot)
         self._desk = open_desk()
         budget = policy.budget
+        self._data: Data
         self._filter = ledger.filter if ledger is not None else Filter.for_budget(
             budget.epsilon, budget.delta
         )
@@ -224,10 +228,9 @@ class Engine:
             if noiseless:
                 raise Refused("testing", "exact numbers are shown on test data only",
                               "Engine.open(policy, insecure_testing=True)")
-            text = ";\n".join(one.sql for one in workload.asked)
 
             def pay(due: NoisePlan) -> Receipt:
-                return self._charge(ledger, due, text, who, kept.data_version)
+                return self._charge(ledger, due, workload.text, who, kept.data_version)
 
             results = answer_batch(workload, Account(ledger, kept, pay), data.public,
                                    data.database, self._randomness)
@@ -238,8 +241,7 @@ class Engine:
         delta: Number | None = None, rows: int | None = None, dialect: str = "duckdb",
     ) -> WorkloadPlan:
         """Say what several questions would do and cost together. Free, as `explain` is."""
-        data = self._data
-        workload = self._workload(questions, epsilon, delta, rows, dialect, data)
+        workload = self._workload(questions, epsilon, delta, rows, dialect, data := self._data)
         return explain_batch(workload, data.kept, data.public)
 
     def _workload(
@@ -248,8 +250,7 @@ class Engine:
     ) -> Workload:
         if _is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=1")
-        wanted = self._wanted(Settings(epsilon, delta))
-        terms = Terms(*wanted, self._filter.order, rows, dialect)
+        terms = Terms(*self._wanted(Settings(epsilon, delta)), self._filter.order, rows, dialect)
         return plan_batch(questions, terms, data.snapshot.catalog)
 
     def _query(
@@ -436,13 +437,51 @@ class Engine:
         self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
         delta: Number | None = None, rows: int | None = None, units: int | None = None,
         dialect: str = "duckdb", buckets: Mapping[str, int] | None = None, **options: object,
-    ) -> RunPlan:
+    ) -> RunPlan | StatisticsPlan | ForestPlan:
         """Say what a training run would do and cost. Free, and the same for every database."""
         from engine.training import plan_training
 
         request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
                                 dialect=dialect, buckets=buckets or {}, options=options)
         return plan_training(request, self._site()).run
+
+    def evaluate(
+        self, model: Model, sql: str, *, epsilon: Number | None = None,
+        delta: Number | None = None, analyst: str | None = None, dialect: str = "duckdb",
+    ) -> Evaluation:
+        """Measure a model on the patients of a SELECT: noisy counts, charged like a question.
+
+        The SELECT has the model's features and label. Each patient counts once, by one row. A
+        patient that the model was trained on counts as well: name others for an honest figure.
+        Raises Refused or OverBudget, and then nothing is charged.
+        """
+        from engine.evaluation import evaluate_paid, plan_evaluation
+
+        who, site = self._who(analyst), self._site()
+        given = self._policy.budget.delta / 10 if delta is None else delta
+        wanted = self._wanted(Settings(epsilon, given))
+        quota = self._policy.analysts.get(who)
+        return evaluate_paid(plan_evaluation(model, sql, site, *wanted, dialect), site, who,
+                             None if quota is None else quota.epsilon)
+
+    def publish(self, model: Model, name: str) -> None:
+        """Give a released model a name, so that SQL may say discreet_predict('name', ...). Free.
+
+        It is stored beside the ledger; engines that are open elsewhere see it when they open or
+        refresh. Raises Refused where the name is taken or SQL cannot express the model.
+        """
+        from engine.published import models_folder, publish
+
+        publish(models_folder(_directory(self._policy), _stem(self._policy)), model, name,
+                insecure=self._ledger is None)
+        self._data = replace(self._data, snapshot=self._with_models(self._data.snapshot))
+
+    def _with_models(self, snapshot: Snapshot) -> Snapshot:
+        """Return the snapshot with a catalog that knows the published models."""
+        from engine.published import models_folder, published
+
+        found = published(models_folder(_directory(self._policy), _stem(self._policy)))
+        return replace(snapshot, catalog=replace(snapshot.catalog, models=found))
 
     def _request(
         self, sql: str, label: str, model: str, epsilon: Number | None, delta: Number | None,
@@ -575,6 +614,7 @@ class Engine:
     # ---- small print ----------------------------------------------------------------------
 
     def _use(self, snapshot: Snapshot) -> None:
+        snapshot = self._with_models(snapshot)
         database = open_governed(
             snapshot.path, MEMORY, min(os.cpu_count() or 1, 8), SECONDS_MAX
         )

@@ -96,6 +96,9 @@ def plan_batch(texts: str | Sequence[str], terms: Terms, catalog: Catalog) -> Wo
 
 def _separate(texts: str | Sequence[str], dialect: str) -> tuple[str, ...]:
     """Return single statements; a text may hold several."""
+    if not isinstance(texts, Sequence):
+        raise Refused("batch", f"a batch is a list of questions, got {type(texts).__name__}",
+                      "query_many([\"SELECT ...\", \"SELECT ...\"])")
     given = [texts] if isinstance(texts, str) else list(texts)
     if sum(len(text) for text in given if isinstance(text, str)) > TEXTS_MAX:
         raise Refused("too-large", f"these questions have more than {TEXTS_MAX:,} characters",

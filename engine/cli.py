@@ -460,7 +460,7 @@ def audit(
     Looks for bounds that do not fit, rows that lead to no patient and columns that name people;
     replays questions without single patients; measures the noise; verifies the ledger; and lets
     an attacker loose on synthetic patients under your budget. It spends nothing. Its findings
-    come from rows without noise: they are not for analysts.
+    come from rows without noise: they are not for analysts. Ends with 5 where something is broken.
 
     \b
     discreet audit -p clinic.yaml

@@ -77,7 +77,7 @@ class RunFolder:
 
         draft = self.path / "state.draft.npz"
         np.savez(draft, step=state.step, parameters=state.parameters, first=state.first,
-                 second=state.second, average=state.average)
+                 second=state.second, average=state.average, norms=state.norms)
         draft.chmod(0o600)
         draft.rename(self.path / "state.npz")
 
@@ -92,7 +92,8 @@ class RunFolder:
             return None
         with np.load(place, allow_pickle=False) as found:
             return State(int(found["step"]), found["parameters"], found["first"],
-                         found["second"], found["average"])
+                         found["second"], found["average"],
+                         found["norms"] if "norms" in found else np.zeros(0))
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,30 @@ class Clip:
     def __post_init__(self) -> None:
         if self.norm is not None and not 0 < self.norm < float("inf"):
             raise ValueError(f"the clip norm must be a positive number, got {self.norm!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupClip:
+    """How a gradient is bounded group by group of parameters (a layer each, or all in one).
+
+    Group g's part is its gradient over max(its norm, norms[g]), times weights[g]. Beside it a
+    patient votes, +vote where its norm in that group is at most norms[g], -vote where not.
+
+    Guarantee: a patient's parts and votes together have a norm of at most 1: the squares of
+    weights and votes add up to at most 1, which is checked here.
+    """
+
+    norms: tuple[float, ...]
+    weights: tuple[float, ...]
+    vote: float
+
+    def __post_init__(self) -> None:
+        if not (self.norms and len(self.norms) == len(self.weights)
+                and all(0 < x < math.inf for x in (*self.norms, *self.weights, self.vote))):
+            raise ValueError(f"clip norms, weights and votes must be positive, got {self!r}")
+        square = math.fsum(w * w for w in self.weights) + len(self.norms) * self.vote**2
+        if not square <= 1 + 1e-9:
+            raise ValueError(f"the squares of weights and votes add up to {square:g}, above 1")
 
 
 def weights_for(norms: Doubles, clip: Clip) -> Doubles:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mechanisms import gaussian
 from mechanisms.randomness import Randomness
-from models.clipping import Clip
+from models.clipping import Clip, GroupClip
 from models.encoding import Doubles, Encoding, Floats
 from models.run import RunPlan
 from models.table import Places, Table
@@ -25,6 +25,23 @@ Vector = npt.NDArray[np.float64]
 CHUNK = 2_048  # patients whose gradients are computed at once
 GRID_STEPS = 2.0**34  # grid steps of one standard deviation of the noise
 START = 0  # the place of the run's randomness that the parameters start from
+
+
+class Predictor(Protocol):
+    """What predictions and metrics need of a model family."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """How rows become its inputs."""
+
+    @property
+    def size(self) -> int:
+        """How many parameters there are."""
+
+    def scores(
+        self, parameters: Vector, inputs: Floats, pixels: npt.NDArray[np.uint8] | None
+    ) -> Doubles:
+        """Return the outputs for rows: [rows, outputs]."""
 
 
 class Network(Protocol):
@@ -38,6 +55,10 @@ class Network(Protocol):
     def size(self) -> int:
         """How many parameters there are."""
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """How many parameters each layer has, in their order."""
+
     def initial(self, randomness: Randomness) -> Vector:
         """Return the parameters before the first step."""
 
@@ -47,9 +68,12 @@ class Network(Protocol):
         """Return the outputs for rows: [rows, outputs]."""
 
     def clipped_sum(
-        self, parameters: Vector, table: Table, units: Places, clip: Clip
+        self, parameters: Vector, table: Table, units: Places, clip: Clip | GroupClip
     ) -> Vector:
-        """Return the sum of the units' mean gradients, each bounded to a norm of at most 1."""
+        """Return the sum of the units' mean gradients, each bounded to a norm of at most 1.
+
+        With a GroupClip the units' votes follow, and gradient and votes together are bounded.
+        """
 
 
 @dataclass(slots=True)
@@ -61,6 +85,7 @@ class State:
     first: Vector = field(repr=False)
     second: Vector = field(repr=False)
     average: Vector = field(repr=False)
+    norms: Vector = field(repr=False, default_factory=lambda: np.zeros(0))  # adaptive clip norms
 
     @classmethod
     def start(cls, parameters: Vector) -> State:
@@ -81,17 +106,26 @@ def descend(network: Network, table: Table, run: RunPlan, key: bytes, state: Sta
 
     Guarantee: each step is one release of run.event's training phase. A patient is in its batch
     with probability at most run.rate, independently of every other and of the data; it moves the
-    sum by at most 1 in L2 norm; the noise has multiplier run.multiplier; the divisor, the
-    chunks' size and the step's arithmetic after the noise depend on public numbers only.
+    sum (with its votes on the clip norm, where there are any) by at most 1 in L2 norm; the noise
+    has multiplier run.multiplier_at(step); the divisor, the chunks' size and the step's
+    arithmetic after the noise depend on public numbers only, and the next clip norm on what is
+    noised already.
     """
+    adaptive = run.adaptive
+    if adaptive is not None and not len(state.norms):
+        state.norms = adaptive.first()
     while state.step < run.steps:
         batch = _sampled(table.units, run.rate, Randomness.keyed(key, 2 * state.step + 1))
-        total = np.zeros(network.size)
+        clip = run.clip if adaptive is None else adaptive.clip(state.norms)
+        total = np.zeros(network.size + len(state.norms))
         for first in range(0, len(batch), CHUNK):
             total += network.clipped_sum(
-                state.parameters, table, batch[first : first + CHUNK], run.clip
+                state.parameters, table, batch[first : first + CHUNK], clip
             )
-        noisy = noised(total, run.multiplier, Randomness.keyed(key, 2 * state.step + 2))
+        noisy = noised(total, run.multiplier_at(state.step),
+                       Randomness.keyed(key, 2 * state.step + 2))
+        if adaptive is not None:
+            noisy, state.norms = adaptive.read(noisy, state.norms, run.expected)
         _advance(state, noisy / run.expected, run)
         tick(state)
     return state

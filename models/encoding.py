@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from enum import Enum
 from typing import Any
@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models import wavelets
 from planner.refusal import Refused
 from planner.training_view import Coding, Feature, scaled_ends, seconds
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Tables = tuple[tuple[int, int, int], ...]
 CODED = (Coding.CHOICE, Coding.BUCKETS)
+PICTURES = (Coding.IMAGE, Coding.WAVES)
 
 
 class Task(Enum):
@@ -88,8 +91,8 @@ class Encoding:
     def matrix(self, columns: Sequence[Any]) -> Floats:
         """Return the inputs of rows, one column of the view after another, label excluded.
 
-        Guarantee: every entry lies in [-1, 1] and is finite, whatever the columns hold: no row
-        can make another row's gradient infinite.
+        Guarantee: every entry lies in [-1, 1] and is finite (a code to be looked up is one of its
+        table's rows), whatever the columns hold: no row can make another row's gradient infinite.
         """
         rows = len(columns[0])
         filled = np.zeros((rows, self.width), dtype=np.float32)
@@ -100,6 +103,11 @@ class Encoding:
                 codes = np.asarray(column, dtype=np.int64)
                 present = np.flatnonzero((codes >= 1) & (codes <= width))
                 filled[present, place + codes[present] - 1] = 1.0
+            elif feature.coding is Coding.CODE:
+                codes = np.asarray(column, dtype=np.int64)
+                filled[:, place] = np.where((codes >= 1) & (codes <= feature.codes), codes, 0)
+            elif feature.coding is Coding.WAVES:
+                filled[:, place : place + width] = wavelets.features(_images(feature, column))
             elif feature.coding is not Coding.IMAGE:
                 values = np.asarray(column, dtype=np.float64)
                 missing = ~np.isfinite(values)
@@ -114,12 +122,15 @@ class Encoding:
         """Return the images of rows as bytes; an image of another size is all zeros."""
         for feature, column in zip(self.features, columns, strict=True):
             if feature.coding is Coding.IMAGE:
-                size = int(np.prod(feature.shape))
-                blank = bytes(size)
-                joined = b"".join(b if len(b) == size else blank for b in map(bytes, column))
-                shape = feature.shape if len(feature.shape) == 3 else (*feature.shape, 1)
-                return np.frombuffer(joined, dtype=np.uint8).reshape(-1, *shape)
+                return _images(feature, column)
         return None
+
+    def with_waves(self) -> Encoding:
+        """Return the encoding with fixed features of each image in place of its pixels."""
+        return replace(self, features=tuple(
+            replace(f, coding=Coding.WAVES) if f.coding is Coding.IMAGE else f
+            for f in self.features
+        ))
 
     def target(self, column: Any) -> Floats:
         """Return the label: 0 or 1, the place of the class, or a number scaled to [-1, 1]."""
@@ -135,6 +146,24 @@ class Encoding:
         """Return real predictions in the label's own units, within its bounds."""
         middle, half = scaled_ends(self.label)
         return np.clip(targets, -1.0, 1.0) * half + middle
+
+    def with_tables(self, sizes: Mapping[str, int]) -> tuple[Encoding, Tables]:
+        """Return the encoding in which the named categories are codes, and a table for each.
+
+        A table is (column of the matrix, largest code, length of its vectors). Raises Refused
+        for a name that is no category and no hashed text.
+        """
+        known = {f.name: f for f in self.features if f.as_viewed.coding in CODED}
+        for name in sizes:
+            if name not in known:
+                raise Refused("model", f"{name} is no category that a table could hold",
+                              ", ".join(known) or "a category, or a text with buckets")
+        found = replace(self, features=tuple(
+            replace(f, coding=Coding.CODE) if f.name in sizes else f for f in self.features))
+        places = {self.features[block].name: place
+                  for place, block in reversed(list(enumerate(found.blocks)))}
+        return found, tuple((places[name], known[name].codes, size)
+                            for name, size in sizes.items())
 
     def columns(self, rows: Any) -> list[Any]:
         """Read a table of new rows (a mapping of columns, or a data frame) as the view's columns.
@@ -169,7 +198,20 @@ def _names(feature: Feature) -> tuple[str, ...]:
         return tuple(f"{feature.name}#{i + 1}" for i in range(feature.buckets))
     if feature.coding is Coding.IMAGE:
         return ()
+    if feature.coding is Coding.CODE:
+        return (feature.name,)
+    if feature.coding is Coding.WAVES:
+        return tuple(f"{feature.name}~{i + 1}" for i in range(wavelets.width(feature.shape)))
     return (feature.name, f"{feature.name} is missing") if feature.nullable else (feature.name,)
+
+
+def _images(feature: Feature, column: Any) -> npt.NDArray[np.uint8]:
+    """Return the images of rows as bytes; an image of another size is all zeros."""
+    size = int(np.prod(feature.shape))
+    blank = bytes(size)
+    joined = b"".join(b if len(b) == size else blank for b in map(bytes, column))
+    shape = feature.shape if len(feature.shape) == 3 else (*feature.shape, 1)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, *shape)
 
 
 def _scaled(feature: Feature, values: Doubles) -> Doubles:
@@ -181,12 +223,13 @@ def _scaled(feature: Feature, values: Doubles) -> Doubles:
 
 def _read(feature: Feature, values: list[Any]) -> Any:
     """Turn values that people write into what the statement would have returned."""
+    feature = feature.as_viewed
     if feature.coding is Coding.CHOICE:
         places = {value: i + 1 for i, value in enumerate(feature.values)}
         return [places.get(_bare(value), 0) for value in values]
     if feature.coding is Coding.BUCKETS:
         return [0 if _is_missing(v) else bucket(str(v), feature.buckets) for v in values]
-    if feature.coding is Coding.IMAGE:
+    if feature.coding in PICTURES:
         return [b"" if v is None else bytes(np.asarray(v, dtype=np.uint8).tobytes())
                 if not isinstance(v, bytes) else v for v in values]
     return [_number(value) for value in values]

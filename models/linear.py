@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mechanisms.randomness import Randomness
-from models.clipping import Clip, weights_for
+from models.clipping import KEPT, Clip, GroupClip, weights_for
 from models.encoding import Doubles, Encoding, Floats, Task
 from models.table import Places, Table
 
@@ -29,6 +29,11 @@ class LinearModel:
         """How many parameters there are."""
         return (self.encoding.width + 1) * self.encoding.outputs
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """How many parameters each layer has, in their order."""
+        return (self.size,)
+
     def initial(self, randomness: Randomness) -> Vector:
         """Return the parameters before the first step."""
         return np.zeros(self.size)
@@ -42,9 +47,9 @@ class LinearModel:
         return np.asarray(found, dtype=np.float64)
 
     def clipped_sum(
-        self, parameters: Vector, table: Table, units: Places, clip: Clip
+        self, parameters: Vector, table: Table, units: Places, clip: Clip | GroupClip
     ) -> Vector:
-        """Return the sum over `units` of each patient's mean gradient, clipped.
+        """Return the sum over `units` of each patient's mean gradient, clipped; votes last.
 
         Guarantee: adding or removing one patient moves the sum by at most 1 in L2 norm (see
         clipping.weights_for), whatever its rows hold and however many it has.
@@ -54,16 +59,25 @@ class LinearModel:
         scores = self.scores(parameters, inputs)
         sizes = np.diff(begins)
         residuals = self._residuals(scores, table.targets[places])
+        if table.weights is not None:
+            residuals *= table.weights[places][:, None]
         residuals = (residuals / np.repeat(sizes, sizes)[:, None]).astype(np.float32)
         norms = np.sqrt(_squared_norms(inputs, residuals, begins))
-        weights = weights_for(norms, clip)
+        votes: list[float] = []
+        if isinstance(clip, GroupClip):
+            weights = clip.weights[0] * weights_for(norms, Clip(clip.norms[0]))
+            # A norm that is not finite is below nothing.
+            below = int((norms <= clip.norms[0]).sum())
+            votes = [KEPT * clip.vote * (2 * below - len(norms))]
+        else:
+            weights = weights_for(norms, clip)
         each = np.repeat(weights, sizes)
         residuals *= each[:, None].astype(np.float32)
         if not each.all():
             residuals[each == 0] = 0.0
             inputs = np.where(each[:, None] == 0, np.float32(0), inputs)  # 0 * NaN would be NaN
         total = np.vstack([inputs.T @ residuals, residuals.sum(axis=0)])
-        return total.reshape(-1).astype(np.float64)
+        return np.append(total.reshape(-1).astype(np.float64), votes)
 
     def _residuals(self, scores: Doubles, targets: Floats) -> Doubles:
         """Return the derivative of the loss by the outputs, row by row."""

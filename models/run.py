@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+from mechanisms.conversion import epsilon_at
 from mechanisms.event import MULTIPLIER_MIN, Phase, SampledGaussianEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.sampled import multiplier_for
 from mechanisms.sampled import rdp as rdp_of
+from models.adaptive_clip import AdaptiveClip
 from models.clipping import Clip
-from models.encoding import Encoding, Task
+from models.encoding import PICTURES, Encoding, Task
 from planner.refusal import Refused
 
 FULL_BATCH_BELOW = 5_000  # patients; below it a sample has nothing to gain
 SHARE_MAX = 0.9
+PLATEAUS = 8  # of a noise schedule
+CLASSES_SHARE = 0.02  # of a run's divergence, for the count of patients by class
+CLIP_START = 1.0  # of an adaptive clip, where neither the call nor the family names one
+PROGRESS_ORDERS = tuple(map(Fraction, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)))
+Plateaus = tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +37,20 @@ class Settings:
     at which a patient's gradient is clipped (None: the family's way, models/clipping.py);
     `learning_rate` and `decay` (weight decay) act after the noise; `hidden` are layers of "mlp";
     `importance` is the share of the run's divergence that buys a noisy measure of each feature's
-    worth, by which inputs are scaled (0: none). `optimizer` is "adam", or
+    worth, by which inputs are scaled (0: none), and `importance_by` says by what it is measured
+    ("means" or "information", models/importance.py). `optimizer` is "adam", or
     "sgd" with momentum: the default where importance is bought, because Adam divides each
-    parameter's step by its own size and so takes back what the scaling gave.
+    parameter's step by its own size and so takes back what the scaling gave, and for "mlp" on
+    small tables. `solver` "statistics" fits "linear" to one noisy vector of sums
+    (models/statistics.py) in place of descent. `trees` and `depth` are those of a forest.
+    `embedding` names categories that "mlp" looks up in a learned table, with the length of its
+    vectors: {"diagnosis": 8}.
+
+    Noise that adapts, each at the same price: `clip_quantile` moves the clip norm, which starts
+    at `clip`, towards that quantile of the gradients' norms by noised votes
+    (models/adaptive_clip.py); `clip_layers` does so for each layer by itself; `noise_end` is the
+    last step's noise over the first's, in PLATEAUS steps of one ratio. `class_weights` buys a
+    noisy count of patients by class, and weighs rare classes up.
     """
 
     steps: int | None = None
@@ -43,7 +61,16 @@ class Settings:
     decay: float | None = None
     hidden: tuple[int, ...] = (32,)
     importance: float = 0.0
+    importance_by: str = "means"
     optimizer: str | None = None
+    solver: str = "descent"
+    embedding: tuple[tuple[str, int], ...] = ()
+    trees: int | None = None
+    depth: int | None = None
+    clip_quantile: float | None = None
+    clip_layers: bool = False
+    noise_end: float = 1.0
+    class_weights: bool = False
 
     def __post_init__(self) -> None:
         _check("steps", self.steps, lambda n: type(n) is int and 1 <= n <= 1_000_000, "steps=100")
@@ -52,7 +79,24 @@ class Settings:
         for name in ("clip", "learning_rate"):
             _check(name, getattr(self, name), lambda x: 0 < x < math.inf, f"{name}=1.0")
         _check("optimizer", self.optimizer, lambda x: x in ("adam", "sgd"), "optimizer='sgd'")
+        _check("embedding", self.embedding, lambda t: all(
+            isinstance(n, str) and type(s) is int and 1 <= s <= 256 for n, s in t
+        ) and len({n for n, _ in t}) == len(t), "embedding={'diagnosis': 8}")
+        _check("trees", self.trees, lambda n: type(n) is int and 1 <= n <= 256, "trees=32")
+        _check("depth", self.depth, lambda n: type(n) is int and 1 <= n <= 12, "depth=5")
+        _check("solver", self.solver, lambda x: x in ("descent", "statistics"),
+               "solver='statistics'")
+        _check("importance_by", self.importance_by, lambda x: x in ("means", "information"),
+               "importance_by='means'")
         _check("importance", self.importance, lambda x: 0 <= x <= 0.5, "importance=0.1")
+        _check("clip_quantile", self.clip_quantile, lambda x: 0 < x < 1, "clip_quantile=0.7")
+        _check("noise_end", self.noise_end, lambda x: 0.1 <= x <= 10, "noise_end=0.5")
+        for name in ("clip_layers", "class_weights"):
+            if type(getattr(self, name)) is not bool:
+                raise Refused("model", f"{name} cannot be {getattr(self, name)!r}", f"{name}=True")
+        if self.clip_layers and self.clip_quantile is None:
+            raise Refused("model", "clip_layers needs the quantile that each layer's norm follows",
+                          "clip_quantile=0.7, clip_layers=True")
         _check("decay", self.decay, lambda x: 0 <= x < 1, "decay=0.01")
         _check("hidden", self.hidden, lambda w: isinstance(w, tuple) and len(w) <= 8 and all(
             type(n) is int and 1 <= n <= 4096 for n in w), "hidden=(64, 64)")
@@ -75,6 +119,7 @@ class Defaults:
     steps_max: int = 1_000
     learning_rate: float
     sgd_rate: float = 1.0
+    small_optimizer: str = "adam"  # below FULL_BATCH_BELOW patients
     decay: float
     always_full: bool = False
     batch: int = 512
@@ -111,6 +156,9 @@ class RunPlan:
     multiplier: float
     held_multiplier: float | None
     importance_multiplier: float | None
+    classes_multiplier: float | None = None
+    adaptive: AdaptiveClip | None = None
+    plateaus: Plateaus = ()
     parameters: int
     network: str
     event: SampledGaussianEvent
@@ -121,6 +169,30 @@ class RunPlan:
     def expected(self) -> float:
         """The expected number of patients in a step, from public numbers only."""
         return max(1.0, self.rate * self.units * (1 - self.settings.holdout))
+
+    def multiplier_at(self, step: int) -> float:
+        """Return the noise of a step (from 0): its plateau's factor times the first's."""
+        for factor, steps in self.plateaus:
+            if step < steps:
+                return self.multiplier * factor
+            step -= steps
+        return self.multiplier
+
+    def epsilon_after(self, steps: int) -> float:
+        """Return an epsilon that so many steps have cost, for a progress bar: a public number.
+
+        By Renyi divergences, which are quick and a little pessimistic; never above the price. What
+        is charged is always the whole run.
+        """
+        training = self.event.branches[0]
+        bought = training[: len(training) - len(self.plateaus)]
+        taken = []
+        for rate, multiplier, count in training[len(bought) :]:
+            taken.append((rate, multiplier, min(count, steps)))
+            steps = max(0, steps - count)
+        phases = (*bought, *(phase for phase in taken if phase[2]))
+        spent = (epsilon_at(a, rdp_of(phases, a), self.event.delta) for a in PROGRESS_ORDERS)
+        return min(self.cost.epsilon, float(min(spent)))
 
     @property
     def signal(self) -> float:
@@ -138,10 +210,18 @@ class RunPlan:
             "optimizer": self.optimizer, "learning_rate": self.learning_rate,
             "decay": self.decay, "clip": self.clip.norm,
             "multiplier": self.multiplier, "held_multiplier": self.held_multiplier,
-            "importance_multiplier": self.importance_multiplier, "network": self.network,
+            "importance_multiplier": self.importance_multiplier,
+            "classes_multiplier": self.classes_multiplier,
+            "adaptive": None if self.adaptive is None else asdict(self.adaptive),
+            "plateaus": self.plateaus, "network": self.network,
             "parameters": self.parameters, "settings": asdict(self.settings),
             "encoding": self.encoding.to_dict(),
         }
+
+    def card_facts(self) -> dict[str, Any]:
+        """Return what the model's card says of the run."""
+        return {"steps": self.steps, "sampling rate": self.rate,
+                "noise multiplier": self.multiplier}
 
     def __str__(self) -> str:
         batch = "all patients" if self.rate == 1.0 else (
@@ -161,6 +241,17 @@ class RunPlan:
                 f"  importance        {self.settings.importance:.0%} of the divergence, counts "
                 f"with noise {self.importance_multiplier:.3g}, within the same price"
             )
+        if self.adaptive is not None:
+            many = len(self.adaptive.groups)
+            each = "of each layer " if many > 1 else ""
+            lines.append(f"  clip norm         {each}follows the {self.adaptive.quantile:.0%} "
+                         f"quantile, for {self.adaptive.votes:.2%} of each step")
+        if len(self.plateaus) > 1:
+            last = self.multiplier_at(self.steps - 1)
+            lines.append(f"  noise schedule    to {last:.4g} in {len(self.plateaus)} plateaus")
+        if self.classes_multiplier is not None:
+            lines.append(f"  class weights     from counts with noise "
+                         f"{self.classes_multiplier:.3g}, within the same price")
         if self.held_multiplier is not None:
             lines.append(
                 f"  metrics           on {self.settings.holdout:.0%} of the patients, counts with "
@@ -172,6 +263,7 @@ class RunPlan:
 def plan_run(
     family: str, encoding: Encoding, settings: Settings, defaults: Defaults, parameters: int,
     units: int, epsilon: Fraction, delta: Fraction, order: Fraction, network: str = "",
+    groups: tuple[int, ...] = (),
 ) -> RunPlan:
     """Work out sampling and steps from public numbers, and the noise from epsilon.
 
@@ -182,14 +274,17 @@ def plan_run(
     """
     if not delta > 0:
         raise Refused("delta", "training needs a delta above zero", "delta=1e-6")
-    if settings.importance > 0 and encoding.image is not None:
+    if settings.importance > 0 and any(f.coding in PICTURES for f in encoding.features):
         raise Refused("model", "an image is one feature; there is no importance to buy",
                       "importance=0")
     steps = settings.steps or defaults.steps_for(units)
     rate = _rate(settings, defaults, units)
-    optimizer = settings.optimizer or ("sgd" if settings.importance > 0 else "adam")
+    plateaus = _plateaus(steps, settings.noise_end)
+    bought = _bought(settings, encoding)
+    optimizer = settings.optimizer or ("sgd" if settings.importance > 0 else (
+        defaults.small_optimizer if units < FULL_BATCH_BELOW else "adam"))
     try:
-        phases = _phases(rate, steps, settings.importance)
+        phases = _phases(rate, plateaus, bought)
         multiplier = multiplier_for(phases, epsilon, delta)
         training = phases(multiplier)
         branches: tuple[tuple[Phase, ...], ...] = (training,)
@@ -202,32 +297,68 @@ def plan_run(
     except ValueError as problem:
         raise Refused("epsilon", f"no run of {steps} steps has this price: {problem}",
                       "an epsilon between 0.1 and 10, or fewer steps") from None
-    return RunPlan(
+    multipliers = {name: phase[1] for name, phase in zip(bought, training, strict=False)}
+    norm = settings.clip if settings.clip is not None else defaults.clip
+    plan = RunPlan(
         family=family, encoding=encoding, settings=settings, units=units, rate=rate, steps=steps,
         optimizer=optimizer,
         learning_rate=settings.learning_rate or (
             defaults.sgd_rate if optimizer == "sgd" else defaults.learning_rate),
         decay=defaults.decay if settings.decay is None else settings.decay,
-        clip=Clip(settings.clip if settings.clip is not None else defaults.clip),
+        clip=Clip(norm), plateaus=plateaus,
         multiplier=multiplier, held_multiplier=held, parameters=parameters, event=event,
         network=network,
-        importance_multiplier=training[0][1] if len(training) > 1 else None,
+        importance_multiplier=multipliers.get("importance"),
+        classes_multiplier=multipliers.get("classes"),
         cost=loss_of((event,), order),
     )
+    if settings.clip_quantile is None:
+        return plan
+    return replace(plan, adaptive=AdaptiveClip.of(
+        settings.clip_quantile, groups if settings.clip_layers and groups else (parameters,),
+        norm or CLIP_START, multiplier, plan.expected))
+
+
+def _bought(settings: Settings, encoding: Encoding) -> dict[str, float]:
+    """Return what is bought before the first step, and its share of the run's divergence."""
+    found = {}
+    if settings.importance > 0:
+        found["importance"] = settings.importance
+    if settings.class_weights:
+        if not is_classified(encoding):
+            raise Refused("model", f"{encoding.label.name} is a number, without classes to weigh",
+                          "class_weights=False")
+        found["classes"] = CLASSES_SHARE
+    return found
+
+
+def _plateaus(steps: int, noise_end: float) -> Plateaus:
+    """Return (factor, steps) of each plateau: how much noise there is by the step's number alone.
+
+    Factors are rounded to 10 bits, so that a factor times a multiplier of few bits is exact.
+    """
+    count = 1 if noise_end == 1.0 else min(PLATEAUS, steps)
+    ends = [round(steps * (i + 1) / count) for i in range(count)]
+    factors = [round(noise_end ** (i / max(1, count - 1)) * 2**10) / 2**10 for i in range(count)]
+    return tuple((factor, end - begin) for factor, begin, end in zip(
+        factors, [0, *ends[:-1]], ends, strict=True) if end > begin)
 
 
 def _phases(
-    rate: float, steps: int, importance: float
+    rate: float, plateaus: Plateaus, bought: Mapping[str, float]
 ) -> Callable[[float], tuple[Phase, ...]]:
-    """Return the phases of a run for a noise multiplier: the importance first, then the steps.
+    """Return the phases of a run for a noise multiplier: what is bought first, then the steps.
 
-    A share of the run's divergence, as for small rates it adds up (rate^2 / z^2 a step), is the
-    importance's: its multiplier is z / (rate sqrt(share / (1 - share) steps)).
+    What is bought has a share of the run's divergence as it adds up for small rates, rate^2 / z^2
+    a step: its multiplier is z / (rate sqrt(share / (1 - all shares) steps)).
     """
-    if importance == 0:
-        return lambda z: ((rate, z, steps),)
-    ratio = 1 / (rate * math.sqrt(importance / (1 - importance) * steps))
-    return lambda z: ((1.0, max(z * ratio, MULTIPLIER_MIN), 1), (rate, z, steps))
+    steps = math.fsum(count / factor**2 for factor, count in plateaus)
+    rest = 1 - sum(bought.values())
+    ratios = [1 / (rate * math.sqrt(share / rest * steps)) for share in bought.values()]
+    return lambda z: (
+        *((1.0, max(z * ratio, MULTIPLIER_MIN), 1) for ratio in ratios),
+        *((rate, z * factor, count) for factor, count in plateaus),
+    )
 
 
 def _rate(settings: Settings, defaults: Defaults, units: int) -> float:
@@ -248,6 +379,11 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
     given = dict(options)
     if isinstance(given.get("hidden"), list):
         given["hidden"] = tuple(given["hidden"])
+    tables = given.get("embedding")
+    if isinstance(tables, Mapping):
+        given["embedding"] = tuple(tables.items())
+    elif isinstance(tables, list):  # as JSON keeps it
+        given["embedding"] = tuple(map(tuple, tables))
     return Settings(**given)
 
 

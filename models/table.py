@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mechanisms.randomness import Randomness
 from models.encoding import Encoding, Floats
 
 Places = npt.NDArray[np.int64]
@@ -18,13 +20,15 @@ Places = npt.NDArray[np.int64]
 class Table:
     """The encoded rows of all patients. Private: it has no text form and never leaves.
 
-    Patient i has the rows from `starts[i]` up to `starts[i + 1]`.
+    Patient i has the rows from `starts[i]` up to `starts[i + 1]`. `weights`, where there are any,
+    multiply each row's loss: public numbers by the row's own label.
     """
 
     inputs: Floats = field(repr=False)
     pixels: npt.NDArray[np.uint8] | None = field(repr=False)
     targets: Floats = field(repr=False)
     starts: Places = field(repr=False)
+    weights: Floats | None = field(repr=False, default=None)
 
     @property
     def units(self) -> int:
@@ -90,11 +94,22 @@ def _cut(table: Table, rows_max: int) -> Table:
     kept = within < rows_max
     starts = np.concatenate(([0], np.cumsum(np.minimum(sizes, rows_max))))
     pixels = None if table.pixels is None else table.pixels[kept]
-    return Table(table.inputs[kept], pixels, table.targets[kept], starts)
+    weights = None if table.weights is None else table.weights[kept]
+    return Table(table.inputs[kept], pixels, table.targets[kept], starts, weights)
 
 
 def chosen(table: Table, units: Places) -> Table:
     """Return the table of some patients only."""
     places, begins = table.rows_of(units)
     pixels = None if table.pixels is None else table.pixels[places]
-    return Table(table.inputs[places], pixels, table.targets[places], begins)
+    weights = None if table.weights is None else table.weights[places]
+    return Table(table.inputs[places], pixels, table.targets[places], begins, weights)
+
+
+def split_units(units: int, share: float, randomness: Randomness) -> tuple[Places, Places]:
+    """Return training and held-out patients: a coin for each, which depends on no data."""
+    if share == 0:
+        return np.arange(units), np.arange(0)
+    threshold = np.uint64(int(Fraction(share) * 2**64))
+    out = randomness.uint64(units) < threshold
+    return np.flatnonzero(~out), np.flatnonzero(out)

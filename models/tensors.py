@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mechanisms.randomness import Randomness
-from models.clipping import KEPT, SOFTENING, Clip
+from models.clipping import KEPT, SOFTENING, Clip, GroupClip
+from models.embedding import TablesPart, looked_up
 from models.encoding import Doubles, Encoding, Floats, Task
-from models.layers import Architecture, Centre, Convolution, Dense, Flatten, Layer
+from models.layers import Architecture, Centre, Convolution, Dense, Embed, Flatten, Layer
 from models.table import Places, Table
 
 Vector = npt.NDArray[np.float64]
@@ -52,6 +53,12 @@ class TensorNetwork:
         """How many parameters there are."""
         return self.architecture.size
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """How many parameters each layer has, in their order."""
+        counts = (sum(map(math.prod, pair)) for pair in self.architecture.parameter_shapes())
+        return tuple(count for count in counts if count)
+
     def initial(self, randomness: Randomness) -> Vector:
         """Return the parameters before the first step."""
         found: Vector = self.architecture.initial(randomness) if self.start is None else self.start
@@ -82,9 +89,9 @@ class TensorNetwork:
         return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
     def clipped_sum(
-        self, parameters: Vector, table: Table, units: Places, clip: Clip
+        self, parameters: Vector, table: Table, units: Places, clip: Clip | GroupClip
     ) -> Vector:
-        """Return the sum over `units` of each patient's mean gradient, clipped.
+        """Return the sum over `units` of each patient's mean gradient, clipped; votes last.
 
         Patients are taken together with others that have about as many rows, and filled up with
         empty rows of weight zero to one of a few fixed shapes.
@@ -95,7 +102,8 @@ class TensorNetwork:
         """
         sizes = table.starts[units + 1] - table.starts[units]
         width = 1 << np.ceil(np.log2(np.maximum(sizes, 1))).astype(np.int64)
-        total = np.zeros(self.size)
+        votes = len(clip.norms) if isinstance(clip, GroupClip) else 0
+        total = np.zeros(self.size + votes)
         for rows in np.unique(width).tolist():
             group = units[width == rows]
             most = max(1, self._rows_at_once() // rows)
@@ -115,7 +123,8 @@ class TensorNetwork:
         return int(max(32, min(ROWS_AT_ONCE, PATCHES_MAX // widest)))
 
     def _part(
-        self, parameters: Vector, table: Table, units: Places, rows: int, most: int, clip: Clip
+        self, parameters: Vector, table: Table, units: Places, rows: int, most: int,
+        clip: Clip | GroupClip,
     ) -> Vector:
         places, begins = table.rows_of(units)
         sizes = np.diff(begins)
@@ -128,12 +137,19 @@ class TensorNetwork:
         targets[at] = table.targets[places]
         shares = np.zeros(most * rows, dtype=np.float32)  # 1 / rows of the patient, 0 for none
         shares[at] = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
-        step = _step_of(self.architecture, self.encoding.task, rows)
-        found = step(
-            parameters.astype(np.float32), filled, targets, shares,
-            np.float32(0.0 if clip.norm is None else clip.norm),
-        )
-        return np.asarray(found, dtype=np.float64)
+        present = np.arange(most) < len(units)
+        if table.weights is not None:
+            shares[at] *= table.weights[places]
+        given_to_step = parameters.astype(np.float32), filled, targets, shares
+        if isinstance(clip, Clip):
+            step = _step_of(self.architecture, self.encoding.task, rows, 0)
+            norm = np.float32(0.0 if clip.norm is None else clip.norm)
+            return np.asarray(step(*given_to_step, present, norm, norm), dtype=np.float64)
+        step = _step_of(self.architecture, self.encoding.task, rows, len(clip.norms))
+        found = np.asarray(step(*given_to_step, present, np.array(clip.norms, np.float32),
+                                np.array(clip.weights, np.float32)), dtype=np.float64)
+        found[self.size :] *= KEPT * clip.vote  # whole numbers until here
+        return found
 
 
 def _padded_parts(given: Floats, size: int) -> list[Floats]:
@@ -175,6 +191,8 @@ def _raw(layer: Layer, weights: list[Any], given: Any) -> Any:
     if isinstance(layer, Centre):
         mean, variance = tf.nn.moments(given, axes=[1, 2, 3], keepdims=True)
         return (given - mean) * tf.math.rsqrt(variance + 1e-3)
+    if isinstance(layer, Embed):
+        return looked_up(tf, layer, weights, given)
     pool = tf.nn.avg_pool2d if layer.kind == "mean" else tf.nn.max_pool2d
     return pool(given, layer.size, layer.size, "VALID")
 
@@ -192,7 +210,7 @@ def _activated(layer: Layer, raw: Any) -> Any:
 def _forward_of(architecture: Architecture) -> Any:
     tf = tensorflow()
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
     def forward(flat: Any, given: Any) -> Any:
         for layer, weights in zip(architecture.layers, _unpacked(architecture, flat), strict=True):
             given = _activated(layer, _raw(layer, weights, given))
@@ -202,12 +220,17 @@ def _forward_of(architecture: Architecture) -> Any:
 
 
 @lru_cache(maxsize=128)
-def _step_of(architecture: Architecture, task: Task, rows: int) -> Any:
-    """Return the compiled sum of clipped gradients for patients of `rows` rows each."""
+def _step_of(architecture: Architecture, task: Task, rows: int, groups: int) -> Any:
+    """Return the compiled sum of clipped gradients for patients of `rows` rows each.
+
+    `groups` is 0 for one norm without votes, 1 for all parameters in one group, else how many
+    layers have parameters. Places of a batch where no patient is `present` have no vote.
+    """
     tf = tensorflow()
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def step(flat: Any, given: Any, targets: Any, shares: Any, clip: Any) -> Any:
+    @tf.function(reduce_retracing=True, autograph=False)  # type: ignore[untyped-decorator]
+    def step(flat: Any, given: Any, targets: Any, shares: Any, present: Any, clip: Any,
+             portions: Any) -> Any:
         inputs, raws = [], []
         layers = list(zip(architecture.layers, _unpacked(architecture, flat), strict=True))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -225,13 +248,27 @@ def _step_of(architecture: Architecture, task: Task, rows: int) -> Any:
             _part_of(layer, x, error, rows)
             for layer, x, error in zip(trained, inputs, errors, strict=True)
         ]
-        norms = tf.sqrt(tf.add_n([part.squared_norm() for part in parts]))
+        squares = [part.squared_norm() for part in parts]
+        norms = tf.sqrt(tf.add_n(squares))
         finite = tf.math.is_finite(norms)
-        safe = tf.where(finite, norms, tf.ones_like(norms))
-        bounded = tf.where(clip > 0, tf.maximum(safe, clip), safe + SOFTENING)
-        weights = tf.where(finite, KEPT / bounded, tf.zeros_like(safe))
-        sums = [tensor for part in parts for tensor in part.weighted_sum(weights)]
-        return tf.concat([tf.reshape(tensor, [-1]) for tensor in sums], axis=0)
+        if groups == 0:
+            safe = tf.where(finite, norms, tf.ones_like(norms))
+            bounded = tf.where(clip > 0, tf.maximum(safe, clip), safe + SOFTENING)
+            each = [tf.where(finite, KEPT / bounded, tf.zeros_like(safe))] * len(parts)
+            votes = list[Any]()
+        else:
+            grouped = [norms] if groups == 1 else [tf.sqrt(square) for square in squares]
+            each, votes = [], []
+            for i, own in enumerate(grouped):
+                safe = tf.where(finite, own, tf.ones_like(own))
+                each.append(tf.where(finite, portions[i] * KEPT / tf.maximum(safe, clip[i]),
+                                     tf.zeros_like(safe)))
+                signs = tf.where(finite & (own <= clip[i]), 1.0, -1.0)
+                votes.append(tf.reduce_sum(tf.where(present, signs, 0.0)))
+            each = each * len(parts) if groups == 1 else each
+        sums = [tensor for part, weights in zip(parts, each, strict=True)
+                for tensor in part.weighted_sum(weights)]
+        return tf.concat([tf.reshape(tensor, [-1]) for tensor in [*sums, *votes]], axis=0)
 
     return step
 
@@ -301,8 +338,13 @@ class _FilterPart:
         return [tf.reshape(total, self.shape), tf.tensordot(weights, biases, axes=1)]
 
 
-def _part_of(layer: Layer, given: Any, errors: Any, rows: int) -> _DensePart | _FilterPart:
+Part = _DensePart | _FilterPart | TablesPart
+
+
+def _part_of(layer: Layer, given: Any, errors: Any, rows: int) -> Part:
     tf = tensorflow()
+    if isinstance(layer, Embed):
+        return TablesPart(tf, layer, given, errors, rows)
     if isinstance(layer, Dense):
         return _DensePart(given, errors, rows)
     if not isinstance(layer, Convolution):

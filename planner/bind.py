@@ -21,6 +21,7 @@ from planner.functions.logic import united
 from planner.joins import bind_from, same_column
 from planner.measures import bind_measure, bind_summary
 from planner.parse import Parsed
+from planner.predictions import note_models
 from planner.refusal import Refused
 from planner.relation import (
     GIVEN_NAME,
@@ -173,6 +174,7 @@ def bind_select(select: exp.Select, context: Context) -> Rows:
     """Bind one SELECT at any depth."""
     claim(select, "expressions", "from_", "joins", "where", "group", "having", "order", "limit",
           "offset", "distinct", "with_", "qualify")
+    note_models(select, context.catalog)
     context = _with_ctes(select, context)
     relation, scope, used = bind_from(select, context, bind_query)
     marks = MarkCollector(context, bind_query, relation, context.numbers)

@@ -312,9 +312,12 @@ def center_parts(family: Family, others: tuple[Family, ...]) -> tuple[Family, Fa
     """Return the families of (x - center) and of the rows that a sum of x is made of, if asked.
 
     An average asks for both: then the plain sum is free, and has less noise than by itself, since
-    x - center is at most half as large.
+    x - center is at most half as large. Scaled parts of a count are whole numbers, those of a sum
+    are not: there the two would not be the sum exactly, and it is measured.
     """
     own = family.measures[family.measure]
+    if family.finest:
+        return None
     if own.aggregate is not Aggregate.SUM or own.center or own.argument is None:
         return None
     count = count_of(own.argument, own.conditions)

@@ -323,8 +323,7 @@ def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
     releases = tuple(
         PricedRelease(
             r, tuple(map(_without_noise, r.measures, answer_keys(r))),
-            None if r.selection is None else _without_noise(
-                r.selection, key_of("selection", answer_keys(r)[-1])), 0,
+            None if r.selection is None else _without_noise(r.selection, answer_keys(r)[-1]), 0,
             tuple(None for _ in r.measures), statements(r, tuple(None for _ in r.measures)),
         )
         for r in bounded
@@ -390,7 +389,6 @@ def _price_release(
     selection, tau = None, None
     if release.selection is not None:
         selection = _price_measure(release.selection, names[-1], terms(names[-1]))
-        selection = replace(selection, key=key_of("selection", selection.key))
         tau = _threshold(selection, budget)
     grids = tuple(m.grid for m in measures)
     return PricedRelease(release, measures, selection, tau, grids, statements(release, grids))
@@ -515,16 +513,18 @@ def _threshold(selection: Priced, budget: Terms) -> int:
 def answer_keys(release: BoundedRelease) -> tuple[str, ...]:
     """Name the noised columns of a release, the choice of keys last, whatever words asked.
 
-    What columns under one strategy have in common is written once: there may be a thousand.
+    What columns under one strategy have in common is written once: there may be a thousand. The
+    choice of keys is told apart from a count of the same patients: each has noise of its own.
     """
     common: dict[int, tuple[Numbering, str]] = {}
     names = []
-    for _, bounded in _columns(release):
-        place = id(bounded.strategy)
-        if place not in common:
-            common[place] = _common_text(release, bounded.strategy)
-        numbering, text = common[place]
-        names.append(key_of(text, measure_text(bounded.measure, numbering)))
+    for place, bounded in _columns(release):
+        strategy = id(bounded.strategy)
+        if strategy not in common:
+            common[strategy] = _common_text(release, bounded.strategy)
+        numbering, text = common[strategy]
+        name = key_of(text, measure_text(bounded.measure, numbering))
+        names.append(key_of("selection", name) if place == SELECTION else name)
     return tuple(names)
 
 

@@ -12,6 +12,8 @@ from planner.domain import MOMENTS, Domain, Type, Value, boolean, finite, intege
 from planner.expression import Expression, Literal
 from planner.functions import Unfit, make
 from planner.functions.calendar import DAYS, PARTS
+from planner.predictions import NAME as PREDICTION
+from planner.predictions import bind_prediction
 from planner.scope import Scope, claim, refused, resolve
 from planner.spellings import nearest
 
@@ -434,6 +436,9 @@ NAMED = {"clamp": ("clamp", 3), "iff": ("case", 3), "isodow": ("", 1)}
 
 def _anonymous(node: exp.Anonymous, scalars: Scalars) -> Expression:
     """Functions the parser does not know by name; every other is refused."""
+    if str(node.this).lower() == PREDICTION:
+        claim(node, "this", "expressions")
+        return bind_prediction(node, lambda child: bind_scalar(child, scalars))
     name, count = NAMED.get(str(node.this).lower(), ("", 0))
     if not name:
         raise refused("unknown-function", f"{label(node)} is not on the list of functions",

@@ -99,6 +99,11 @@ class Workload:
     recipes: Mapping[Place, Recipe]
     shares: Mapping[str, Fraction]
 
+    @property
+    def text(self) -> str:
+        """All questions in one text, as the ledger keeps it."""
+        return ";\n".join(one.sql for one in self.asked)
+
     def section(self, number: int) -> NoisePlan:
         """Return the plan with one section's releases only: 0 is the families'."""
         start, stop = self.sections[number]

@@ -64,7 +64,8 @@ class WorkloadPlan:
         }
 
     def __str__(self) -> str:
-        lines = [f"plan of {len(self.questions)} questions at one price"]
+        count = len(self.questions)
+        lines = [f"plan of {count} question{'s' if count > 1 else ''} at one price"]
         if not self.releases:
             lines.append("  reads no patient's data: free")
         for name, share in self.releases:

@@ -13,11 +13,12 @@ from planner.expression import Call, Expression, Literal, sort_key
 from planner.functions.arithmetic import ARITHMETIC
 from planner.functions.calendar import CALENDAR
 from planner.functions.entry import Function, Unfit
+from planner.functions.learned import LEARNED
 from planner.functions.logic import LOGIC, clips_one
 from planner.functions.texts import TEXTS
 
 FUNCTIONS: Mapping[str, Function] = {
-    entry.name: entry for entry in (*LOGIC, *ARITHMETIC, *TEXTS, *CALENDAR)
+    entry.name: entry for entry in (*LOGIC, *ARITHMETIC, *TEXTS, *CALENDAR, *LEARNED)
 }
 
 

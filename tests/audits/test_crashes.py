@@ -26,6 +26,7 @@ from engine import Engine, Refused, ledger_log
 from engine.clinic import clinic_policy, write_clinic
 from engine.errors import LedgerError
 from engine.ledger import Ledger
+from tests.audits.conftest import Figure
 from tests.engine.test_ledger_faults import AMPLE, DELTA, charge
 
 ROOT = Path(__file__).parents[2]
@@ -120,8 +121,12 @@ def test_a_power_cut_at_any_byte_loses_no_acknowledged_charge(
 
 
 @pytest.mark.audit
-def test_ten_thousand_power_cuts(points: list[Point], tmp_path: Path) -> None:
+def test_ten_thousand_power_cuts(
+    points: list[Point], tmp_path: Path, figure: Figure
+) -> None:
     more = list(crashes(points, tmp_path, 10_000, seed=2))
+    figure("power cuts", {"crashes": len(more), "acknowledged charges lost": more.count(-1),
+                          "charges kept that were not acknowledged": more.count(1)})
     assert len(more) == 10_000
     assert set(more) == {0, 1}
 
@@ -177,16 +182,18 @@ def killed(policy: Path, first: int, after: float) -> list[tuple[int, int]]:
 
 
 @pytest.mark.audit
-def test_two_hundred_kills_lose_no_charge_and_change_no_answer(tmp_path: Path) -> None:
+def test_two_hundred_kills_lose_no_charge_and_change_no_answer(
+    tmp_path: Path, figure: Figure
+) -> None:
     write_clinic(tmp_path / "clinic.duckdb", 30, seed=3, dirty=False, labs_per_patient=0)
     policy = tmp_path / "clinic.yaml"
     policy.write_text(clinic_policy(tmp_path / "clinic.duckdb", epsilon=1000.0))
     Engine.open(policy).close()
-    dice, known, first = random.Random(7), 0, 1
+    dice, known, first, answers = random.Random(7), 0, 1, 0
     for _ in range(200):
         told = killed(policy, first, dice.uniform(0.0, 0.25))
         with Engine.open(policy) as engine:
-            charged = len(engine.history())
+            charged, answers = len(engine.history()), answers + len(told)
             assert known + len(told) <= charged <= known + len(told) + 1  # one was in flight
             for n, answer in told[-2:]:  # what was told is kept, and told again
                 again = engine.query(f"SELECT COUNT(*) FROM visits WHERE cost > {n}.1",
@@ -197,3 +204,5 @@ def test_two_hundred_kills_lose_no_charge_and_change_no_answer(tmp_path: Path) -
             with pytest.raises(Refused):
                 engine.query("SELECT cost FROM visits")
     assert known > 200
+    figure("kill -9 of a whole engine", {"kills": 200, "answers told": answers,
+                                         "charges on disk": known, "answers without a charge": 0})

@@ -118,6 +118,24 @@ def test_every_noised_column_is_paid_for(
         assert sorted(p.public[3] for p in seen.primitives) == sorted(s for _, s in parts)
 
 
+@pytest.mark.parametrize("sqls", [
+    ["SELECT diagnosis, COUNT(DISTINCT patient_id) FROM visits GROUP BY diagnosis"],
+    ["SELECT diagnosis FROM visits GROUP BY diagnosis", COUNTS[0], COUNTS[1],
+     "SELECT diagnosis, COUNT(DISTINCT patient_id), COUNT(*) FROM visits GROUP BY diagnosis"],
+    [case.sql for case in read_cases("accepted")],
+])
+@pytest.mark.parametrize("delta", [1e-9, 1e-5])
+def test_no_batch_costs_more_than_was_asked(
+    sqls: list[str], delta: float, base: Engine
+) -> None:
+    """A choice of keys counts patients as a question may: that is two columns, paid twice."""
+    workload = base._workload(sqls, 2, delta, None, "duckdb", base._data)
+    loss = workload.plan.loss
+    assert sum(workload.shares.values()) == 1
+    assert 1.99 < loss.epsilon <= 2.000001
+    assert loss.delta <= delta * (1 + 1e-9)
+
+
 def test_copies_and_rewrites_are_one_answer(paid: Engine) -> None:
     """Fifty times the same question is no fifty draws."""
     derived = COUNTS[1].replace("visits", "(SELECT * FROM visits) AS v")
@@ -163,8 +181,9 @@ def test_what_is_no_batch_is_refused(paid: Engine) -> None:
         with pytest.raises(Refused) as refused:
             paid.query_many(wrong, epsilon=1)
         assert refused.value.rule == "batch"
-    with pytest.raises(Refused):
-        paid.query_many([7], epsilon=1)  # type: ignore[list-item]
+    for no_list in ([7], None, 7, {"SELECT 1": 2}):
+        with pytest.raises(Refused):
+            paid.query_many(no_list, epsilon=1)  # type: ignore[arg-type]
     for epsilon in (0, -1, math.nan, math.inf, "much"):
         with pytest.raises(Refused):
             paid.query_many(COUNTS, epsilon=epsilon)
@@ -291,6 +310,17 @@ def test_scaled_levels_add_up(base: Engine) -> None:
     found = base.query_many(SCALED, epsilon=1)
     assert sum(row[-1] for row in found[1].rows) == pytest.approx(found[0].rows[0][0])
     assert sum(row[-1] for row in found[2].rows) == pytest.approx(found[0].rows[0][0])
+
+
+def test_a_scaled_sum_is_measured_and_not_made_of_rounded_counts(base: Engine) -> None:
+    by = [question(n, ("department",)).replace(FROM, f"{FROM} WHERE los >= 2")
+          for n in ("SUM(cost)", "AVG(cost)", "COUNT(cost)")]
+    total = by[0].replace("department AS k0, ", "").replace(" GROUP BY department", "")
+    many = base.query_many([*by, total], epsilon=20, noiseless=True)
+    alone = base.query(by[0], epsilon=20, noiseless=True)
+    for (_, a), (_, b) in zip(many[0].rows, alone.rows, strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-2)
+    assert sum(row[1] for row in many[0].rows) == pytest.approx(many[3].rows[0][0], rel=1e-9)
 
 
 def test_a_dashboard_is_twice_as_accurate_as_its_questions_by_themselves(base: Engine) -> None:

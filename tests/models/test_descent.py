@@ -146,11 +146,39 @@ def test_held_out_patients_never_raise_the_price() -> None:
 @pytest.mark.parametrize("bad", [
     {"steps": 0}, {"steps": 2.5}, {"steps": True}, {"batch": 0}, {"holdout": 0.95},
     {"holdout": float("nan")}, {"clip": 0.0}, {"clip": float("nan")}, {"learning_rate": -1.0},
-    {"decay": 1.0}, {"hidden": (0,)}, {"hidden": [3]}, {"hidden": (1,) * 9}, {"steps": "7"},
+    {"decay": 1.0}, {"optimizer": "lion"}, {"optimizer": 1},
+    {"hidden": (0,)}, {"hidden": [3]}, {"hidden": (1,) * 9}, {"steps": "7"},
 ])
 def test_a_setting_out_of_range_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(Refused, match="cannot be"):
         Settings(**bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_both_optimizers_learn_at_one_price(optimizer: str) -> None:
+    """What is done with a noised sum costs nothing, and is done with the noised sum alone."""
+    patients = table([1] * 1000, WIDTH, seed=5)
+    patients.targets[:] = patients.inputs[:, 0] > 0
+    settings = Settings(steps=40, holdout=0.0, optimizer=optimizer)
+    plan = plan_run("logistic", NETWORK.encoding, settings,
+                    Defaults(steps=1.0, learning_rate=0.1, decay=0.0), NETWORK.size, 1000,
+                    Fraction(3), Fraction(1, 10**5), Fraction(9))
+    assert plan.optimizer == optimizer
+    assert plan.cost == run(steps=40, epsilon=3).cost
+    state = descend(NETWORK, patients, plan, KEY, start())
+    scores = NETWORK.scores(state.average, patients.inputs)[:, 0]
+    assert ((scores > 0) == patients.targets).mean() > 0.75
+
+
+def test_momentum_is_the_default_where_importance_is_bought() -> None:
+    defaults = Defaults(steps=1.0, learning_rate=0.1, decay=0.0)
+    plans = [
+        plan_run("logistic", NETWORK.encoding, Settings(steps=5, holdout=0.0, **given), defaults,
+                 NETWORK.size, 1000, Fraction(1), Fraction(1, 10**5), Fraction(9))
+        for given in ({}, {"importance": 0.2}, {"importance": 0.2, "optimizer": "adam"})
+    ]
+    assert [(p.optimizer, p.learning_rate) for p in plans] == [
+        ("adam", 0.1), ("sgd", defaults.sgd_rate), ("adam", 0.1)]
 
 
 def test_a_choice_of_patients_keeps_their_rows() -> None:

@@ -15,7 +15,7 @@ from models.importance import importance, scaled, table_shapes, with_scales
 from models.run import Defaults, Settings, plan_run
 from models.table import Table
 from planner.training_view import Coding, Feature
-from tests.models.patients import TRUTH, encoding, table
+from tests.models.patients import CLASSES, NUMBER, TRUTH, encoding, table
 
 WIDTH = 8
 
@@ -27,19 +27,24 @@ def telling(units: int) -> Table:
     return patients
 
 
-def test_it_finds_the_feature_that_tells() -> None:
-    factors = importance(encoding(WIDTH), telling(4000), 5.0, Randomness.secure())
+WAYS = pytest.mark.parametrize("by", ["means", "information"])
+
+
+@WAYS
+def test_it_finds_the_feature_that_tells(by: str) -> None:
+    factors = importance(encoding(WIDTH), telling(4000), 5.0, Randomness.secure(), by)
     assert factors.argmax() == 0
     assert factors[0] > 2 * factors[1:].max()
     assert math.isclose(float(np.mean(factors**2)), 1.0)
     assert factors.min() > 0, "no feature is dropped"
 
 
-def test_drowned_in_noise_all_features_are_alike() -> None:
+@WAYS
+def test_drowned_in_noise_all_features_are_alike(by: str) -> None:
     first = []
     for _ in range(12):
-        factors = importance(encoding(WIDTH), telling(100), 1e5, Randomness.secure())
-        assert factors.max() < 8 * factors.min()
+        factors = importance(encoding(WIDTH), telling(100), 1e5, Randomness.secure(), by)
+        assert factors.max() < 12 * factors.min()
         first.append(int(factors.argmax()))
     assert set(first) != {0}
 
@@ -65,12 +70,46 @@ def test_one_patient_moves_the_tables_by_the_root_of_their_number(
     for units in (2, 3):
         part = Table(patients.inputs[: patients.starts[units]], None,
                      patients.targets[: patients.starts[units]], patients.starts[: units + 1])
-        importance(mixed, part, 2.0, Randomness.secure())
+        importance(mixed, part, 2.0, Randomness.secure(), "information")
     before, after = seen[:4], seen[4:]
     moved = math.sqrt(sum(float(((a - b) ** 2).sum()) for a, b in zip(before, after, strict=True)))
     assert moved <= 2.0 == math.sqrt(4)
     assert all(sigma >= 2.0 * 2.0 for sigma in drawn)
     assert [cells.shape for cells in after] == list(table_shapes(mixed))
+
+
+@pytest.mark.parametrize("poison", [0.0, math.nan, math.inf, 3e38])
+@pytest.mark.parametrize("label", [TRUTH, CLASSES, NUMBER], ids=lambda f: f.name)
+def test_one_patient_moves_the_means_by_one(
+    label: Feature, poison: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is noised, with and without a patient of 5,000 rows that were not scaled."""
+    seen: list[np.ndarray] = []
+
+    def silent(total: np.ndarray, multiplier: float, _: Randomness) -> np.ndarray:
+        assert multiplier == 2.0
+        seen.append(total)
+        return total
+
+    monkeypatch.setattr("models.importance.noised", silent)
+    patients = table([1, 2, 5000], WIDTH, label)
+    patients.inputs[3:] = poison or patients.inputs[3:]
+    patients.targets[4:] = math.nan
+    for units in (2, 3):
+        part = Table(patients.inputs[: patients.starts[units]], None,
+                     patients.targets[: patients.starts[units]], patients.starts[: units + 1])
+        factors = importance(encoding(WIDTH, label), part, 2.0, Randomness.secure())
+        assert np.isfinite(factors).all()
+    assert 0.01 < np.linalg.norm(seen[1] - seen[0]) <= 1
+
+
+def test_factors_follow_the_noised_sums_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attack: two tables with one noised answer must have one set of factors."""
+    answer = np.random.default_rng(2).normal(50, 20, 2 * (WIDTH + 1))
+    monkeypatch.setattr("models.importance.noised", lambda *_: answer)
+    found = [importance(encoding(WIDTH), telling(units), 2.0, Randomness.secure())
+             for units in (10, 4000)]
+    assert np.array_equal(found[0], found[1])
 
 
 def test_it_is_paid_within_the_same_epsilon() -> None:
