@@ -31,7 +31,7 @@ test: lint
 	@$(BIN)/python -m pytest
 
 audit: $(VENV)/dev
-	@$(BIN)/python -m pytest -m audit
+	@DISCREET_FIGURES=benchmarks/results/audits.json $(BIN)/python -m pytest -m audit
 	@$(BIN)/python -m tests.audits.planted
 
 lint: ruff types imports

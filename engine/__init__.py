@@ -9,6 +9,8 @@ Map of the folder
                  elsewhere; answers keeps what was released
     accuracy     the road of a question with an accuracy target
     execution    the one reader of private rows
+    training     the road of a training run; evaluation of measuring a model, published gives
+                 released models names for SQL
     release      the one place where noise meets exact numbers
     postprocess  the rest of the user's SQL, on released tables only
     result       what an analyst holds; display and picture show it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
@@ -24,6 +24,7 @@ from engine.accuracy import (
     fixed_remedy,
 )
 from engine.answers import Answers
+from engine.batch import Terms, answer_batch, answer_batch_unpaid, explain_batch, plan_batch
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
 from engine.execution import open_reader, open_unpaid
@@ -41,7 +42,9 @@ from engine.releases import (
     stored_plan,
 )
 from engine.result import Result
+from engine.results import Results
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
+from engine.split import Divided, answer_divided, answer_divided_unpaid, explain_divided
 from engine.timing import check_slot, whole_slots
 from mechanisms.event import to_json
 from mechanisms.filter import Filter
@@ -56,16 +59,22 @@ from planner.plan import Plan, describe
 from planner.policy import Policy, read_policy
 from planner.price import NoisePlan, exact, price, remaining
 from planner.refusal import Refused
+from planner.split import split_of
 from planner.target import Aim, aim_at, read_target
 from planner.target_cost import expected_cost
+from planner.workload import Workload
+from planner.workload_plan import WorkloadPlan
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from engine.ledger import Charge, Ledger, Receipt
     from engine.training import Request, Site
+    from models.evaluation import Evaluation
+    from models.forest import ForestPlan
     from models.model import Model
     from models.run import RunPlan
+    from models.statistics import StatisticsPlan
 
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
@@ -87,6 +96,7 @@ class Settings:
     error: Number | None = None
     confidence: Number | None = None
     error_for: Number | None = None
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,7 @@ class Engine:
         self._time_slot = check_slot(time_slot)
         self._desk = open_desk()
         budget = policy.budget
+        self._data: Data
         self._filter = ledger.filter if ledger is not None else Filter.for_budget(
             budget.epsilon, budget.delta
         )
@@ -166,7 +177,7 @@ class Engine:
         rows: int | None = None, analyst: str | None = None, dialect: str = "duckdb",
         bounds: str | None = None, error: Number | None = None,
         confidence: Number | None = None, error_for: Number | None = None, strict: bool = False,
-        noiseless: bool = False,
+        split: str | None = None, noiseless: bool = False,
     ) -> Result:
         """Answer one SELECT.
 
@@ -180,13 +191,63 @@ class Engine:
         as the most: "5%" of the answer, or 50 to either side, at `confidence` ("95%"), for "all"
         groups, a share of them, or their "total" (`error_for`). Where that is not enough the
         answer says so, or with `strict` is refused: beforehand if the price is known, else by
-        TargetMissed, which is charged. It uses the declared bounds.
+        TargetMissed, which is charged. It uses the declared bounds. `split` "auto" divides the
+        epsilon among the columns so that the worst relative error is small; "even" is the default.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
-                            error_for)
+                            error_for, _split(split))
         with whole_slots(self._time_slot):
             return self._query(sql, settings, analyst, strict, noiseless)
+
+    def query_many(
+        self, questions: str | Sequence[str], *, epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, analyst: str | None = None,
+        dialect: str = "duckdb", noiseless: bool = False,
+    ) -> Results:
+        """Answer several SELECTs at one price: a dashboard.
+
+        `questions` are single statements, or a text of several. `epsilon` and `delta` are what
+        all of them may cost together (defaults: those of one question). What they share is
+        measured once and answers agree with one another: totals are the sums of their parts
+        where keys are public (docs/batches.md). It uses the declared bounds, and takes no
+        accuracy target.
+        Raises Refused or OverBudget for all of them, and then nothing is charged.
+        """
+        with whole_slots(self._time_slot):
+            who, data = self._who(analyst), self._data
+            workload = self._workload(questions, epsilon, delta, rows, dialect, data)
+            ledger, kept = self._ledger, data.kept
+            if ledger is None or kept is None:
+                noise = None if noiseless else self._randomness
+                return answer_batch_unpaid(workload, data.public, data.database, noise)
+            if noiseless:
+                raise Refused("testing", "exact numbers are shown on test data only",
+                              "Engine.open(policy, insecure_testing=True)")
+
+            def pay(due: NoisePlan) -> Receipt:
+                return self._charge(ledger, due, workload.text, who, kept.data_version)
+
+            results = answer_batch(workload, Account(ledger, kept, pay), data.public,
+                                   data.database, self._randomness)
+            return replace(results, left=self.budget(who or None).left)
+
+    def explain_many(
+        self, questions: str | Sequence[str], *, epsilon: Number | None = None,
+        delta: Number | None = None, rows: int | None = None, dialect: str = "duckdb",
+    ) -> WorkloadPlan:
+        """Say what several questions would do and cost together. Free, as `explain` is."""
+        workload = self._workload(questions, epsilon, delta, rows, dialect, data := self._data)
+        return explain_batch(workload, data.kept, data.public)
+
+    def _workload(
+        self, questions: str | Sequence[str], epsilon: Number | None, delta: Number | None,
+        rows: int | None, dialect: str, data: Data,
+    ) -> Workload:
+        if _is_infinite(epsilon):
+            raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=1")
+        terms = Terms(*self._wanted(Settings(epsilon, delta)), self._filter.order, rows, dialect)
+        return plan_batch(questions, terms, data.snapshot.catalog)
 
     def _query(
         self, sql: str, settings: Settings, analyst: str | None, strict: bool, noiseless: bool
@@ -196,6 +257,8 @@ class Engine:
         data = self._data  # one version of everything, whatever refresh() does meanwhile
         if noiseless or _is_infinite(settings.epsilon):
             return self._look_behind(sql, settings, data)
+        if settings.split:
+            return self._answer_divided(self._divided(sql, settings, data), who, data)
         bound, plan, aim = self._aimed(sql, settings, data)
         if aim is not None and aim.levels:
             return self._answer_within(Question(sql, bound, aim, data.public, data.database), who,
@@ -232,6 +295,33 @@ class Engine:
             return bound, aim.plan, aim
         except Refused as refusal:
             raise refusal.located(sql) from None
+
+    def _divided(self, sql: str, settings: Settings, data: Data) -> Divided:
+        """Text to a plan whose epsilon its answers divide: reads no row, spends nothing."""
+        try:
+            parsed = parse(sql, settings.dialect)
+            settings = _with_options(settings, parsed.options)
+            if settings.error is not None or settings.bounds is Bounds.AUTO:
+                raise Refused("split", "split='auto' takes the whole epsilon under the declared "
+                              "bounds", "split='auto' without an error and without bounds='auto'")
+            epsilon, delta = self._wanted(settings)
+            bound = bind(parsed, data.snapshot.catalog)
+            bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
+            split = split_of(bound, bounded, epsilon, delta, self._filter.order)
+            return Divided(sql, bound, split, data.public, data.database)
+        except Refused as refusal:
+            raise refusal.located(sql) from None
+
+    def _answer_divided(self, question: Divided, who: str, data: Data) -> Result:
+        """The road of a question whose epsilon its answers divide (engine/split.py)."""
+        ledger, kept = self._ledger, data.kept
+        if ledger is None or kept is None:
+            return answer_divided_unpaid(question, self._randomness)
+
+        def pay(due: NoisePlan) -> Receipt:
+            return self._charge(ledger, due, question.sql, who, kept.data_version)
+
+        return answer_divided(question, ledger, kept, pay, self._randomness)
 
     def _answer(
         self, sql: str, bound: Bound, plan: NoisePlan, who: str, ledger: Ledger, data: Data,
@@ -340,13 +430,51 @@ class Engine:
         self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
         delta: Number | None = None, rows: int | None = None, units: int | None = None,
         dialect: str = "duckdb", buckets: Mapping[str, int] | None = None, **options: object,
-    ) -> RunPlan:
+    ) -> RunPlan | StatisticsPlan | ForestPlan:
         """Say what a training run would do and cost. Free, and the same for every database."""
         from engine.training import plan_training
 
         request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
                                 dialect=dialect, buckets=buckets or {}, options=options)
         return plan_training(request, self._site()).run
+
+    def evaluate(
+        self, model: Model, sql: str, *, epsilon: Number | None = None,
+        delta: Number | None = None, analyst: str | None = None, dialect: str = "duckdb",
+    ) -> Evaluation:
+        """Measure a model on the patients of a SELECT: noisy counts, charged like a question.
+
+        The SELECT has the model's features and label. Each patient counts once, by one row. A
+        patient that the model was trained on counts as well: name others for an honest figure.
+        Raises Refused or OverBudget, and then nothing is charged.
+        """
+        from engine.evaluation import evaluate_paid, plan_evaluation
+
+        who, site = self._who(analyst), self._site()
+        given = self._policy.budget.delta / 10 if delta is None else delta
+        wanted = self._wanted(Settings(epsilon, given))
+        quota = self._policy.analysts.get(who)
+        return evaluate_paid(plan_evaluation(model, sql, site, *wanted, dialect), site, who,
+                             None if quota is None else quota.epsilon)
+
+    def publish(self, model: Model, name: str) -> None:
+        """Give a released model a name, so that SQL may say discreet_predict('name', ...). Free.
+
+        It is stored beside the ledger; engines that are open elsewhere see it when they open or
+        refresh. Raises Refused where the name is taken or SQL cannot express the model.
+        """
+        from engine.published import models_folder, publish
+
+        publish(models_folder(_directory(self._policy), _stem(self._policy)), model, name,
+                insecure=self._ledger is None)
+        self._data = replace(self._data, snapshot=self._with_models(self._data.snapshot))
+
+    def _with_models(self, snapshot: Snapshot) -> Snapshot:
+        """Return the snapshot with a catalog that knows the published models."""
+        from engine.published import models_folder, published
+
+        found = published(models_folder(_directory(self._policy), _stem(self._policy)))
+        return replace(snapshot, catalog=replace(snapshot.catalog, models=found))
 
     def _request(
         self, sql: str, label: str, model: str, epsilon: Number | None, delta: Number | None,
@@ -373,7 +501,7 @@ class Engine:
         self, sql: str, *, epsilon: Number | None = None, delta: Number | None = None,
         rows: int | None = None, dialect: str = "duckdb", bounds: str | None = None,
         error: Number | None = None, confidence: Number | None = None,
-        error_for: Number | None = None,
+        error_for: Number | None = None, split: str | None = None,
     ) -> Plan:
         """Say what a question would do and cost. Free, and the same for every database.
 
@@ -383,7 +511,9 @@ class Engine:
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
         data = self._data
         settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
-                            error_for)
+                            error_for, _split(split))
+        if settings.split:
+            return explain_divided(self._divided(sql, settings, data), data.kept)
         bound, plan, aim = self._aimed(sql, settings, data)
         known: Known = {}
         if data.kept is not None and (aim is None or not aim.levels):
@@ -477,6 +607,7 @@ class Engine:
     # ---- small print ----------------------------------------------------------------------
 
     def _use(self, snapshot: Snapshot) -> None:
+        snapshot = self._with_models(snapshot)
         database = open_governed(
             snapshot.path, MEMORY, min(os.cpu_count() or 1, 8), SECONDS_MAX
         )
@@ -570,6 +701,13 @@ def _bounds(given: str | None) -> Bounds:
         raise Refused("bounds", f"bounds must be 'auto' or 'declared', got {given!r}",
                       "bounds='auto'")
     return Bounds(given)
+
+
+def _split(given: str | None) -> bool:
+    """Return whether the answers divide the epsilon."""
+    if given not in (None, "even", "auto"):
+        raise Refused("split", f"split must be 'even' or 'auto', got {given!r}", "split='auto'")
+    return given == "auto"
 
 
 def _exact(name: str, value: Number | None, default: Decimal) -> Fraction:

@@ -31,6 +31,18 @@ def least_squares(subsets: Matrix, answers: Matrix) -> Matrix:
     return np.asarray(found > 0, dtype=int)
 
 
+def correlation(subsets: Matrix, answers: Matrix) -> Matrix:
+    """Return guessed bits by how answers go along with each patient's being asked about.
+
+    Best where noise is far larger than what patients add: least squares pays for telling them
+    apart, which is worth nothing then.
+    """
+    import numpy as np
+
+    centred = answers - subsets.sum(axis=1) / 2
+    return np.asarray((subsets - 0.5).T @ centred > 0, dtype=int)
+
+
 def linear_program(subsets: Matrix, answers: Matrix) -> Matrix:
     """Return guessed bits that minimise the sum of absolute errors (Dwork, McSherry and Talwar
     2007), by scipy's HiGHS, rounded.

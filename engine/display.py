@@ -19,17 +19,21 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from planner.domain import NUMBERS, Type
+from planner.workload_plan import shortened
 
 if TYPE_CHECKING:
     from engine.postprocess import Cell
     from engine.result import Result
+    from engine.results import Results
     from mechanisms.loss import PrivacyLoss
     from planner.plan import Plan
     from planner.uncertainty import Interval
 
 __all__ = [
-    "NOT_PRIVATE", "Shown", "as_csv", "as_html", "as_json", "as_markdown", "as_text", "footer",
-    "loss_json", "noisy_columns", "plan_json", "price_words", "printable", "show",
+    "NOT_PRIVATE", "Shown", "as_csv", "as_html", "as_json", "as_markdown", "as_text",
+    "batch_footer", "footer", "loss_json", "many_as_csv", "many_as_html", "many_as_json",
+    "many_as_markdown", "many_as_text", "noisy_columns", "plan_json", "price_words",
+    "printable", "show",
 ]
 
 ROWS_SHOWN = 40
@@ -151,7 +155,8 @@ def footer(result: Result) -> str:
     elif result.cached:
         parts.append("free: answered before")
     else:
-        parts.append(f"price: {price_words(result.cost)}")
+        shared = "" if result.together == 1 else f" for all {result.together} together"
+        parts.append(f"price: {price_words(result.cost)}{shared}")
     if noisy_columns(result):
         parts.append("± is the noise at 95 %")
     if result.target is not None:
@@ -238,6 +243,55 @@ def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(safe)} |"
 
 
+def many_as_text(results: Results, limit: int | None = ROWS_SHOWN) -> str:
+    """Lay out the answers of a batch one below the other, and their one price."""
+    parts = [f"{n}. {shortened(result.plan.question)}\n{as_text(result, limit)}"
+             for n, result in enumerate(results, start=1)]
+    return "\n\n".join([*parts, batch_footer(results)])
+
+
+def many_as_markdown(results: Results) -> str:
+    """Write the answers of a batch as Markdown, a heading for each question."""
+    parts = [f"### {n}. {printable(shortened(result.plan.question))}\n\n{as_markdown(result)}"
+             for n, result in enumerate(results, start=1)]
+    return "\n\n".join([*parts, f"*{batch_footer(results)}*"])
+
+
+def many_as_html(results: Results) -> str:
+    """Write the answers of a batch as HTML tables."""
+    parts = [f"<h4>{n}. {escape(printable(shortened(result.plan.question)))}</h4>{as_html(result)}"
+             for n, result in enumerate(results, start=1)]
+    return "".join([*parts, f"<p>{escape(batch_footer(results))}</p>"])
+
+
+def many_as_csv(results: Results) -> str:
+    """Write the answers of a batch as CSV tables with an empty line between them."""
+    return "\n\n".join(map(as_csv, results))
+
+
+def many_as_json(results: Results) -> str:
+    """Write the answers of a batch as JSON: a list of results and their one price."""
+    found = {
+        "is_private": results.is_private,
+        "cached": results.cached,
+        "cost": loss_json(results.cost),
+        "left": None if results.left is None else loss_json(results.left),
+        "results": [_json_of(result) for result in results],
+    }
+    return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def batch_footer(results: Results) -> str:
+    """Say what all answers were charged together, and what is left."""
+    count = len(results)
+    asked = "1 question" if count == 1 else f"{count:,} questions"
+    if not results.is_private:
+        return f"{asked}; nothing charged"
+    paid = "nothing: answered before" if results.cached else f"{price_words(results.cost)} together"
+    left = "" if results.left is None else f"; left: {price_words(results.left)}"
+    return f"{asked}; price: {paid}{left}"
+
+
 # ---- HTML ---------------------------------------------------------------------------------
 
 _TABLE = "border-collapse:collapse;font-variant-numeric:tabular-nums"
@@ -319,8 +373,12 @@ def _csv_field(value: Cell) -> str:
 
 def as_json(result: Result) -> str:
     """Write unrounded values, intervals, price and a summary of the plan as JSON."""
+    return json.dumps(_json_of(result), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _json_of(result: Result) -> dict[str, Any]:
     names, rows = _wide(result)
-    found = {
+    return {
         "is_private": result.is_private,
         "cached": result.cached,
         "cost": loss_json(result.cost),
@@ -329,7 +387,6 @@ def as_json(result: Result) -> str:
         "rows": [dict(zip(names, map(_json_value, row), strict=True)) for row in rows],
         "plan": plan_json(result.plan, with_sql=False),
     }
-    return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def plan_json(plan: Plan, with_sql: bool = True) -> dict[str, Any]:

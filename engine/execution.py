@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from engine.database import run as run_statement
@@ -117,6 +117,13 @@ class RowReader:
     def chunks(self) -> Iterator[tuple[Any, ...]]:
         """Yield the columns of the view, ROWS_AT_ONCE rows at a time."""
         return stream(self.database, self.statement, ROWS_AT_ONCE)
+
+    def saying(self, statement: str) -> RowReader:
+        """Return the reader of another statement of the same paid run.
+
+        A run that draws its coins after it was paid writes them into its statement.
+        """
+        return replace(self, statement=statement)
 
 
 def open_rows(

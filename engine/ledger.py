@@ -15,26 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, replace
-from datetime import UTC, datetime
 from decimal import Context, Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import GLOBAL_BUDGET, Broken, LedgerError, OverBudget
-from engine.ledger_checks import Replay, check_budget, check_loss, check_quota, check_text
+from engine.ledger_checks import Replay, check_budget, check_loss, check_quota, check_texts
 from engine.ledger_opening import Identity, find_or_make, stored_filter
 from engine.ledger_rows import (
     ANALYST,
-    COLUMNS,
     Charge,
-    amount_texts,
     analyst_total_of,
-    charge_hash,
     charge_of,
     has_its_hash,
     is_whole_first_row,
-    sha256,
+    row_of,
     total_of,
 )
 from engine.ledger_settling import (
@@ -46,7 +42,7 @@ from engine.ledger_settling import (
     read_settlement,
     settled_loss,
 )
-from engine.ledger_store import Statement, Store, resolved
+from engine.ledger_store import Session, Statement, Store, resolved
 from engine.ledger_tables import Statements
 from engine.ledger_witness import Witness
 from mechanisms.filter import Filter
@@ -106,8 +102,10 @@ class Ledger:
         )
         # The newest charge ever met here: changed only under the session's lock, never backwards.
         self._seen = (0, identity.genesis)
-        # The row last written from here: read back unchanged, it need not be hashed again.
+        # The charge last written from here, and its sums: read back unchanged, it need be neither
+        # hashed nor parsed again.
         self._written: tuple[Any, ...] = ()
+        self._total = self._own_total = PrivacyLoss.zero()
 
     @classmethod
     def open(
@@ -191,25 +189,25 @@ class Ledger:
             "policy_hash": policy_hash,
             "data_version": data_version,
         }
-        for name, text in facts.items():
-            check_text(name, text)
+        check_texts(facts)
         if events_json.startswith(SETTLES):
             raise ValueError("a charge is no settlement; Ledger.settle writes those")
         with self._store.alone() as session:
             with session.transaction() as cursor:
-                row = self._decide(cursor, loss, quota, facts)
-                self._sql.insert.run(cursor, row)
-            self._seen = (row["seq"], row["hash"])
-            self._written = tuple([row[name] for name in COLUMNS])
-            self._tell_witness(*self._seen)
-            receipt = Receipt(
-                seq=row["seq"],
-                loss=loss,
-                data_version=data_version,
-                plan_hash=plan_hash,
-                made_by=_MADE_BY_CHARGE,
-            )
-            session.receipts[receipt.seq] = receipt
+                row, total, own_total = self._decide(cursor, loss, quota, facts)
+                self._sql.insert.add(cursor, row)
+            self._seen = (row[0], row[-1])
+            self._written, self._total, self._own_total = row, total, own_total
+            commit = session.written
+        self._acknowledge(session, commit, row)
+        receipt = Receipt(
+            seq=row[0],
+            loss=loss,
+            data_version=data_version,
+            plan_hash=plan_hash,
+            made_by=_MADE_BY_CHARGE,
+        )
+        session.receipts[receipt.seq] = receipt
         return receipt
 
     def redeem(self, receipt: Receipt, *, plan_hash: str, data_version: str) -> None:
@@ -247,10 +245,11 @@ class Ledger:
                 raise Broken
             with session.transaction() as cursor:
                 row, loss = self._settled(cursor, receipt, level)
-                self._sql.insert.run(cursor, row)
+                self._sql.insert.add(cursor, row)
             del session.reservations[receipt.seq]
-            self._seen = (row["seq"], row["hash"])
-            self._tell_witness(*self._seen)
+            self._seen = (row[0], row[-1])
+            commit = session.written
+        self._acknowledge(session, commit, row)
         return loss
 
     def spent(self, analyst: str | None = None) -> PrivacyLoss:
@@ -310,7 +309,7 @@ class Ledger:
                     raise self._damaged(f"charge {replay.seq + 1} {problem}")
         self._store.check_pages()
         session = self._store.session()
-        with session.lock, self._store.plain_errors(), session.reading() as cursor:
+        with session.lock, self._store.plain_errors, session.reading() as cursor:
             self._recall(cursor, (replay.seq, replay.hash))
         return replay.seq
 
@@ -318,7 +317,7 @@ class Ledger:
         """Close this process's connection."""
         try:
             if self._witness is not None:
-                with self._store.plain_errors():
+                with self._store.plain_errors:
                     self._witness.flush()
         finally:
             self._store.close()
@@ -336,8 +335,9 @@ class Ledger:
 
     def _decide(
         self, cursor: DBAPICursor, loss: PrivacyLoss, quota: Decimal | None, facts: dict[str, str]
-    ) -> dict[str, Any]:
-        """Return the row to insert, or raise OverBudget; runs under the write lock.
+    ) -> tuple[tuple[Any, ...], PrivacyLoss, PrivacyLoss]:
+        """Return the row to insert, and both sums after it, or raise OverBudget; runs under the
+        write lock.
 
         Guarantee: nothing else in the program decides whether a loss may be spent.
         """
@@ -347,18 +347,19 @@ class Ledger:
         seq, previous_hash = self._head_of(head)
         self._recall(cursor, (seq, previous_hash))
         self._ask_witness(cursor)
-        spent, own = total_of(head), analyst_total_of(mine)
-        if not self._filter.admits(spent, loss):
-            raise OverBudget(loss, self._left(spent), GLOBAL_BUDGET)
+        spent = self._total if self._is_written(head) else total_of(head)
+        own = self._own_total if self._is_written(mine) else analyst_total_of(mine)
         total, own_total = spent + loss, own + loss
+        if not self._filter.holds(total):
+            raise OverBudget(loss, self._left(spent), GLOBAL_BUDGET)
         if quota is not None and not own_total.exact_epsilon <= quota:
             left = _under_quota(self._left(spent), own, quota)
             raise OverBudget(loss, left, f"analyst {facts['analyst']}")
-        return _row((seq, previous_hash), facts, loss, total, own_total)
+        return row_of((seq, previous_hash), facts, loss, total, own_total), total, own_total
 
     def _settled(
         self, cursor: DBAPICursor, receipt: Receipt, level: int
-    ) -> tuple[dict[str, Any], PrivacyLoss]:
+    ) -> tuple[tuple[Any, ...], PrivacyLoss]:
         """Return the row that settles a reservation, and its loss; runs under the write lock.
 
         Guarantee: what is lowered is the reservation as it stands in the ledger, with its own
@@ -388,7 +389,7 @@ class Ledger:
         facts["events_json"] = Settlement(charge.seq, level).to_json()
         total = lowered(total_of(head), charge.loss, loss)
         own_total = lowered(analyst_total_of(mine), charge.loss, loss)
-        return _row(newest, facts, loss, total, own_total), loss
+        return row_of(newest, facts, loss, total, own_total), loss
 
     def _left(self, spent: PrivacyLoss) -> PrivacyLoss:
         """Return what the open rails have left; a closed rail has nothing, whatever its sums."""
@@ -403,13 +404,20 @@ class Ledger:
         self, cursor: DBAPICursor, analyst: str
     ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
         """Return the newest row of all and of the analyst, each as a list of none or one."""
-        rows = self._sound(self._sql.newest_two.rows(cursor, {"analyst": analyst}))
-        return rows[:1], [row for row in rows if row[ANALYST] == analyst][:1]
+        head = self._sound(self._sql.head.rows(cursor, {}))
+        if head and head[0][ANALYST] == analyst:
+            return head, head
+        return head, self._sound(
+            self._sql.newest_of.rows(cursor, {"analyst": analyst, "most": 1})
+        )
+
+    def _is_written(self, rows: list[tuple[Any, ...]]) -> bool:
+        return bool(rows) and rows[0] is self._written
 
     def _rows(self, statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Return the rows of a SELECT, from a ledger that has lost nothing met before."""
         session = self._store.session()
-        with session.lock, self._store.plain_errors(), session.reading() as cursor:
+        with session.lock, self._store.plain_errors, session.reading() as cursor:
             rows = self._sound(statement.rows(cursor, values))
             head = self._sound(self._sql.head.rows(cursor, {}))
             self._recall(cursor, self._head_of(head))
@@ -422,12 +430,19 @@ class Ledger:
     def _sound(self, rows: list[Any]) -> list[tuple[Any, ...]]:
         """Return the rows if each still has its own hash: no decision rests on a damaged row.
 
-        The row that was hashed here when it was written passes if it is the same to the letter.
+        The row that was hashed here when it was written passes if it is the same to the letter,
+        and comes out as `_written` itself.
         """
-        for row in rows:
-            if row != self._written and not has_its_hash(row):
+        sound = []
+        for found in rows:
+            row = tuple(found)
+            if row == self._written:
+                sound.append(self._written)
+            elif has_its_hash(row):
+                sound.append(row)
+            else:
                 raise self._damaged(f"charge {row[0]} does not match its hash")
-        return [tuple(row) for row in rows]
+        return sound
 
     def _head_of(self, head: list[tuple[Any, ...]]) -> tuple[int, str]:
         return (head[0][0], head[0][-1]) if head else (0, self._identity.genesis)
@@ -491,31 +506,22 @@ class Ledger:
             self._ask_witness(cursor)
             head = self._head_of(self._sound(self._sql.head.rows(cursor, {})))
             self._recall(cursor, head)
+            session.flush(session.written + 1)  # the head may be another's, not on disk yet
             self._tell_witness(*head)
 
+    def _acknowledge(self, session: Session, commit: int, row: tuple[Any, ...]) -> None:
+        """Wait until a committed row is on disk, then tell the witness; others go on meanwhile.
+
+        Guarantee: the witness is never early, and who returns from here may be told.
+        """
+        with self._store.plain_errors:
+            session.flush(commit)
+            self._tell_witness(row[0], row[-1])
+
     def _tell_witness(self, seq: int, digest: str) -> None:
-        """Append the head to the witness, after the commit: the witness is never early."""
+        """Append a row that is on disk to the witness."""
         if self._witness is not None:
             self._witness.tell(seq, digest)
-
-
-def _row(
-    newest: tuple[int, str], facts: Mapping[str, str], loss: PrivacyLoss, total: PrivacyLoss,
-    own_total: PrivacyLoss,
-) -> dict[str, Any]:
-    """Return the row after the newest one, with its hash."""
-    row: dict[str, Any] = {
-        "seq": newest[0] + 1,
-        "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "sql_hash": sha256(facts["sql"]),
-        "previous_hash": newest[1],
-        **facts,
-        **amount_texts("", loss),
-        **amount_texts("total_", total),
-        **amount_texts("analyst_", own_total),
-    }
-    row["hash"] = charge_hash(tuple(row[name] for name in COLUMNS[:-1]))
-    return row
 
 
 def _under_quota(left: PrivacyLoss, own: PrivacyLoss, quota: Decimal) -> PrivacyLoss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,7 @@ from engine.ledger_settling import (
 from mechanisms.filter import Filter
 from mechanisms.loss import DELTA_PLACES, PrivacyLoss
 
-__all__ = ["Replay", "check_budget", "check_loss", "check_quota", "check_text"]
+__all__ = ["Replay", "check_budget", "check_loss", "check_quota", "check_texts"]
 
 # Sums of losses stay exact in PrivacyLoss's 120 digits when no loss is longer than this.
 _LARGEST_EXPONENT = 30
@@ -65,8 +66,19 @@ def check_quota(analyst: str, quota: Decimal | None) -> None:
         raise ValueError(f"the quota of {analyst} must be finite and from 0 up, got {quota!r}")
 
 
-def check_text(name: str, text: str) -> None:
-    """Refuse text that some database would store as other text."""
+def check_texts(texts: Mapping[str, str]) -> None:
+    """Refuse texts that some database would store as other texts."""
+    if all(map(_is_simple, texts.values())):
+        return
+    for name, text in texts.items():
+        _check_text(name, text)
+
+
+def _is_simple(text: str) -> bool:
+    return type(text) is str and text.isascii() and "\0" not in text
+
+
+def _check_text(name: str, text: str) -> None:
     if not isinstance(text, str) or "\0" in text:
         raise ValueError(f"{name} of a charge must be text without zero bytes, got {text!r}")
     if not text.isascii():

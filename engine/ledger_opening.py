@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import LedgerError
+from engine.ledger_log import flush_folder
 from engine.ledger_rows import FORMAT, genesis_hash, is_whole_first_row
 from engine.ledger_store import Session, Store, lock_path
 from engine.ledger_tables import Statements, ledger_table, make_tables
@@ -88,6 +89,7 @@ def _make(
     with session.transaction() as cursor:
         make_tables(store, cursor)
         sql.insert_identity.run(cursor, values)
+    session.flush(session.written)
     return _read_identity(store, [tuple(values.values())])
 
 
@@ -148,8 +150,4 @@ def _set_mark(path: Path, ledger_id: str) -> None:
         file.write(ledger_id)
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush_folder(path.parent)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from mechanisms.loss import PrivacyLoss
 
 __all__ = [
-    "AMOUNTS", "ANALYST", "COLUMNS", "FORMAT", "TEXTS", "Charge", "amount_texts",
+    "AMOUNTS", "ANALYST", "COLUMNS", "FORMAT", "TEXTS", "Charge",
     "analyst_total_of", "charge_hash", "charge_of", "genesis_hash", "has_its_hash",
-    "is_whole_first_row", "sha256", "total_of",
+    "is_whole_first_row", "row_of", "sha256", "total_of",
 ]
 
 FORMAT = 1
@@ -100,14 +102,34 @@ def _loss(row: tuple[Any, ...], start: int) -> PrivacyLoss:
     return PrivacyLoss(*map(Decimal, row[start : start + len(AMOUNTS)]))
 
 
-def amount_texts(prefix: str, loss: PrivacyLoss) -> dict[str, str]:
-    """Return a loss as the columns whose names begin with `prefix`."""
-    return {
-        f"{prefix}epsilon": f"{loss.exact_epsilon:f}",
-        f"{prefix}delta": f"{loss.exact_delta:f}",
-        f"{prefix}rdp": f"{loss.exact_rdp:f}",
-        f"{prefix}quoted_delta": f"{loss.exact_quoted_delta:f}",
-    }
+def row_of(
+    newest: tuple[int, str], facts: Mapping[str, str], loss: PrivacyLoss, total: PrivacyLoss,
+    own_total: PrivacyLoss,
+) -> tuple[Any, ...]:
+    """Return the row after the newest one, in the order of COLUMNS, with its hash."""
+    row = (
+        newest[0] + 1,
+        datetime.now(UTC).isoformat(timespec="microseconds"),
+        facts["analyst"],
+        *_texts(loss),
+        facts["events_json"],
+        facts["sql"],
+        sha256(facts["sql"]),
+        facts["plan_hash"],
+        facts["policy_hash"],
+        facts["data_version"],
+        *_texts(total),
+        *_texts(own_total),
+        newest[1],
+    )
+    return (*row, charge_hash(row))
+
+
+def _texts(loss: PrivacyLoss) -> tuple[str, str, str, str]:
+    return (
+        f"{loss.exact_epsilon:f}", f"{loss.exact_delta:f}", f"{loss.exact_rdp:f}",
+        f"{loss.exact_quoted_delta:f}",
+    )
 
 
 def charge_hash(facts: tuple[Any, ...]) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -23,10 +25,13 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import ClauseElement
 
 from engine.errors import LedgerError
+from engine.ledger_log import Log
 
 __all__ = ["Session", "Statement", "Store", "lock_path", "resolved"]
 
 LOCK_SECONDS = 60
+# A charge has the lock for some 50 microseconds: so long it is worth asking again at once.
+SPIN_SECONDS = 0.0005
 
 # PostgreSQL's advisory locks are numbers: this one is held while the tables are made.
 _MAKING = int.from_bytes(b"discreet", "big")
@@ -36,10 +41,12 @@ _REMEDIES = (
     ("readonly", "Make the file and its folder writable for this user."),
     ("not a database", "Point `ledger:` at a Discreet ledger, or at a file not made yet."),
     ("malformed", "Restore the newest backup and open it with its witness; a new file is no cure."),
+    ("was removed while", "Restart every process that uses the ledger."),
     ("full", "Free space on that disk and try again; unanswered requests may stand charged."),
     ("unable to open", "Make the file and its folder readable and writable for this user."),
     ("permission denied", "Make the file and its folders readable and writable for this user."),
 )
+_NO_DATABASE = "file is not a database"
 _DEFAULT_REMEDY = "Look after the disk, its permissions and the database, and try again."
 
 
@@ -71,8 +78,9 @@ class Store:
             raise LedgerError(
                 self.where, f"no driver for it is installed ({error})", "Install the driver."
             ) from error
+        self.plain_errors = _PlainErrors(self.where, self._engine.dialect.loaded_dbapi.Error)
         if self.path is not None:
-            with self.plain_errors():
+            with self.plain_errors:
                 _check_file(self.path)
         # Keyed by process: a connection that came through a fork is neither used nor closed here.
         self._sessions: dict[int, Session] = {}
@@ -93,9 +101,12 @@ class Store:
         session = self._sessions.get(os.getpid())
         if session is None:
             session = self._new_session()
-        with suppress(OSError):
-            if session.file == self._file():
-                return session
+        try:
+            is_there = session.file == self._file()
+        except OSError:
+            is_there = False
+        if is_there:
+            return session
         raise LedgerError(
             self.where,
             "the file was removed or replaced while in use",
@@ -112,29 +123,43 @@ class Store:
         it for longer than LOCK_SECONDS is stuck: then LedgerError.
         """
         session = self.session()
-        with session.lock, self.plain_errors():
-            if self.path is None:
-                yield session
-                return
-            file = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with session.lock, self.plain_errors:
+            file = self._take_lock()
             try:
-                if not _lock(file):
-                    raise LedgerError(
-                        self.where,
-                        f"its lock file {self._lock_file} is held by another process, for longer "
-                        f"than {LOCK_SECONDS} seconds",
-                        "Find the process that has it open (`fuser` names it) and let it go on, "
-                        "or end it; do not remove the lock file.",
-                    )
                 yield session
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)
-                os.close(file)
+                self._give_lock(file)
+
+    def _take_lock(self) -> int:
+        """Return the open lock file once this process has the lock; -1 where there is none."""
+        if self.path is None:
+            return -1
+        file = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            is_taken = _lock(file)
+        except BaseException:
+            self._give_lock(file)
+            raise
+        if is_taken:
+            return file
+        os.close(file)
+        raise LedgerError(
+            self.where,
+            f"its lock file {self._lock_file} is held by another process, for longer than "
+            f"{LOCK_SECONDS} seconds",
+            "Find the process that has it open (`fuser` names it) and let it go on, or end it; do "
+            "not remove the lock file.",
+        )
+
+    def _give_lock(self, file: int) -> None:
+        if file >= 0:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child may have come to have it too
+            os.close(file)
 
     def read(self, statement: Statement, values: Mapping[str, Any]) -> list[Any]:
         """Return all rows of one SELECT."""
         session = self.session()
-        with session.lock, self.plain_errors():
+        with session.lock, self.plain_errors:
             return session.read(statement, values)
 
     def check_pages(self) -> None:
@@ -142,71 +167,122 @@ class Store:
         if not self.is_sqlite:
             return
         session = self.session()
-        with session.lock, self.plain_errors():
+        with session.lock, self.plain_errors:
             problem = session.pragma("integrity_check(1)")
         if problem != "ok":
             raise LedgerError(self.where, f"the file is malformed: {problem}", _REMEDIES[3][1])
 
     def table_names(self) -> list[str]:
-        with self.plain_errors():
+        with self.plain_errors:
             return inspect(self._engine).get_table_names()
 
-    @contextmanager
-    def plain_errors(self) -> Iterator[None]:
-        """Turn what drivers and the operating system raise into LedgerError."""
-        try:
-            yield
-        except (DBAPIError, OSError, self._engine.dialect.loaded_dbapi.Error) as error:
-            raise self._plain(error) from error
-
     def close(self) -> None:
-        """Close this process's connection; those of other processes are left alone."""
+        """Close this process's connection; those of other processes are left alone.
+
+        Guarantee: it is done under the lock. SQLite's last connection removes the log, and after
+        a fork it can be wrong about being the last: so no charge is in that moment committed to a
+        log that has its name still and will not be read again.
+        """
         self._closed = True
         session = self._sessions.pop(os.getpid(), None)
-        if session is not None:
-            with session.lock:
-                session.connection.close()
-
-    def _plain(self, error: BaseException) -> LedgerError:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        text = str(cause).strip()
-        remedy = next((r for word, r in _REMEDIES if word in text.lower()), _DEFAULT_REMEDY)
-        return LedgerError(self.where, f"the database does not work ({text})", remedy)
+        if session is None:
+            return
+        with session.lock:
+            file = -1
+            try:
+                with suppress(OSError, LedgerError):  # then it is closed without
+                    file = self._take_lock()
+                session.close()
+            finally:
+                self._give_lock(file)
 
     def _new_session(self) -> Session:
-        with self.plain_errors():
+        with self.plain_errors:
             proxy = self._engine.raw_connection()
             connection = proxy.dbapi_connection
             assert connection is not None
             proxy.detach()
+            session = Session(connection, is_sqlite=self.is_sqlite)
             try:
-                session = Session(connection, is_sqlite=self.is_sqlite)
-                session.prepare(durable=self._durable)
+                session.prepare(self.path, durable=self._durable)
                 session.file = self._file()
             except BaseException:
-                connection.close()
+                session.close()
                 raise
         # Two threads may come here after a fork; the first one's connection is used by both.
         kept = self._sessions.setdefault(os.getpid(), session)
         if kept is not session:
-            connection.close()
+            session.close()
         return kept
 
     def _file(self) -> tuple[int, int] | None:
         if self.path is None:
             return None
-        found = os.stat(self.path)
+        found = os.stat(self.where)
         return found.st_dev, found.st_ino
+
+
+class _PlainErrors:
+    """Turns what drivers and the operating system raise into LedgerError."""
+
+    __slots__ = ("_kinds", "_where")
+
+    def __init__(self, where: str, driver: type[Exception]) -> None:
+        self._where = where
+        self._kinds = (DBAPIError, OSError, driver)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if not isinstance(error, self._kinds):
+            return
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        text = str(cause).strip()
+        remedy = next((r for word, r in _REMEDIES if word in text.lower()), _DEFAULT_REMEDY)
+        problem = (
+            f"the {text}" if text == _NO_DATABASE else f"the database does not work ({text})"
+        )
+        raise LedgerError(self._where, problem, remedy) from error
+
+
+class _Transaction:
+    """One write transaction: committed on a normal end, undone on any exception."""
+
+    __slots__ = ("_cursor", "_session")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> DBAPICursor:
+        session = self._session
+        self._cursor = session.connection.cursor()
+        session.begin(self._cursor)
+        return self._cursor
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._session.commit(self._cursor)
+            else:
+                self._session.connection.rollback()
+        finally:
+            self._cursor.close()
 
 
 class Session:
     """One process's connection, with the lock that its threads share."""
 
-    __slots__ = ("connection", "file", "is_sqlite", "lock", "receipts", "reservations")
+    __slots__ = ("_log", "connection", "file", "is_sqlite", "lock", "receipts", "reservations")
 
     def __init__(self, connection: DBAPIConnection, *, is_sqlite: bool) -> None:
         self.connection = connection
         self.is_sqlite = is_sqlite
+        self._log: Log | None = None
         self.file: tuple[int, int] | None = None
         self.lock = threading.RLock()
         # Receipts not yet redeemed. Weak: one that its owner dropped can no longer be redeemed.
@@ -214,35 +290,77 @@ class Session:
         # Those redeemed that may still be settled.
         self.reservations: WeakValueDictionary[int, object] = WeakValueDictionary()
 
-    def prepare(self, *, durable: bool) -> None:
-        """Make commits durable: an acknowledged commit survives a power cut if `durable`."""
-        if not self.is_sqlite:
+    def prepare(self, path: Path | None, *, durable: bool) -> None:
+        """Make commits durable: if `durable`, a flushed commit survives a power cut."""
+        if path is None:
             self._execute(f"SET synchronous_commit = {'on' if durable else 'off'}")
             self.connection.commit()
             return
-        level = 2 if durable else 1
-        self._execute(f"PRAGMA synchronous = {level}")
+        self._execute("PRAGMA synchronous = NORMAL")
         self._execute("PRAGMA fullfsync = ON")
         self._execute("PRAGMA foreign_keys = ON")
         mode, found = self.pragma("journal_mode = WAL"), self.pragma("synchronous")
-        if (mode, found) != ("wal", level):
+        if (mode, found) != ("wal", 1):
             raise OSError(f"journal mode is {mode!r} and synchronous {found!r} on this file system")
+        if durable:
+            self.pragma("schema_version")  # the first look into the file makes the log
+            self._log = Log(path.with_name(path.name + "-wal"))
 
-    @contextmanager
-    def transaction(self) -> Iterator[DBAPICursor]:
-        """Run one write transaction: committed on a normal end, undone on any exception."""
-        connection = self.connection
-        cursor = connection.cursor()
+    @property
+    def written(self) -> int:
+        """How many commits were made here that `flush` can wait for; under the lock."""
+        return 0 if self._log is None else self._log.written
+
+    def flush(self, commit: int) -> None:
+        """Wait until the disk has this commit; call it without the lock, so that others go on.
+
+        In PostgreSQL the commit has waited already.
+        """
+        if self._log is not None:
+            self._log.flush(commit)
+
+    def close(self) -> None:
+        self.connection.close()
+        if self._log is not None:
+            self._log.close()
+
+    def transaction(self) -> _Transaction:
+        """Run one write transaction: committed on a normal end, undone on any exception.
+
+        Committed is not yet durable: that is what `flush` waits for.
+        """
+        return _Transaction(self)
+
+    def begin(self, cursor: DBAPICursor) -> None:
+        """Begin a write transaction; PostgreSQL begins one with its first statement."""
+        if not self.is_sqlite:
+            return
+        if self._log is not None and self._log.has_failed:
+            self._begin_log_anew(self._log)
+        cursor.execute("BEGIN IMMEDIATE")
+
+    def commit(self, cursor: DBAPICursor) -> None:
+        """End a write transaction, or undo it where that fails."""
         try:
             if self.is_sqlite:
-                cursor.execute("BEGIN IMMEDIATE")
-            yield cursor
-            connection.commit()
+                cursor.execute("COMMIT")
+            else:
+                self.connection.commit()
         except BaseException:
-            connection.rollback()
+            self.connection.rollback()
             raise
-        finally:
-            cursor.close()
+        if self._log is not None:
+            self._log.written += 1
+
+    def _begin_log_anew(self, log: Log) -> None:
+        """After a failed flush: let SQLite copy the log into the database file, flush that, and
+        empty the log, so that nothing hangs on what the disk did not take."""
+        log.check_name()
+        is_busy = self.pragma("wal_checkpoint(TRUNCATE)")
+        if is_busy:
+            raise OSError("the disk did not take an earlier charge, and who reads the file now "
+                          "keeps it from being written again")
+        log.begun_anew()
 
     @contextmanager
     def making(self) -> Iterator[None]:
@@ -291,7 +409,7 @@ class Session:
 class Statement:
     """A SQLAlchemy statement compiled once: Core's execution layer costs as much as an fsync."""
 
-    __slots__ = ("_constants", "_names", "_text")
+    __slots__ = ("_constants", "_names", "_order", "_text")
 
     def __init__(self, element: ClauseElement, dialect: Dialect) -> None:
         compiled = element.compile(dialect=dialect)
@@ -300,6 +418,13 @@ class Statement:
         self._constants = {name: value for name, value in params.items() if value is not None}
         names = getattr(compiled, "positiontup", None)
         self._names: tuple[str, ...] | None = None if names is None else tuple(names)
+        self._order = tuple(params) if names is None else tuple(names)
+
+    def add(self, cursor: DBAPICursor, row: tuple[Any, ...]) -> None:
+        """Run an INSERT of a whole row, in the order of the table's columns."""
+        cursor.execute(
+            self._text, row if self._names is not None else dict(zip(self._order, row, strict=True))
+        )
 
     def run(self, cursor: DBAPICursor, values: Mapping[str, Any]) -> None:
         if self._constants:
@@ -334,9 +459,17 @@ def _lock(file: int) -> bool:
     A thread waits in the kernel's queue, since flock knows no time limit. Asking again and again
     instead loses the order of arrival: the slowest charges then take several times as long.
     """
-    with suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
+    patience = time.monotonic() + SPIN_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            return True
+        if time.monotonic() > patience:
+            break
+        os.sched_yield()
     waiting = os.dup(file)  # the same lock: it is the thread's to keep open, whenever its turn is
     taken, given_up = threading.Event(), threading.Event()
 
@@ -368,7 +501,12 @@ def _url(where: str | Path) -> URL:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse, in plain words, a place where no ledger can be read, made or written."""
+    """Refuse, in plain words, a place where no ledger can be read, made or written.
+
+    Guarantee: the file itself is not opened. POSIX locks are a process's own, and closing any
+    descriptor of a file takes them all away, also those of SQLite's other connections here. Then
+    another process believes that it is the last one and removes the log which these still write.
+    """
     where, folder = str(path), path.parent
     if path.name in ("", ":memory:") or where.startswith("file:"):
         raise LedgerError(where, "a ledger in memory would forget", "Name a file on disk.")
@@ -388,7 +526,3 @@ def _check_file(path: Path) -> None:
         raise LedgerError(
             where, "the file is read-only for this user", "Make it readable and writable."
         )
-    with open(path, "rb") as file:
-        start = file.read(16)
-    if start not in (b"", b"SQLite format 3\0"):
-        raise LedgerError(where, "the file is not a database", _REMEDIES[2][1])

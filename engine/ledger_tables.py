@@ -15,9 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
-    func,
     insert,
-    or_,
     select,
 )
 from sqlalchemy.engine import Dialect
@@ -83,12 +81,6 @@ class Statements:
 
     def __init__(self, dialect: Dialect) -> None:
         charges = charges_table.c
-        other = charges_table.alias("other").c
-        mine = charges_table.alias("mine").c
-        newest = select(func.max(other.seq)).scalar_subquery()
-        newest_mine = (
-            select(func.max(mine.seq)).where(mine.analyst == bindparam("analyst")).scalar_subquery()
-        )
         most = bindparam("most", type_=BigInteger)
         upwards = select(charges_table).order_by(charges.seq)
         downwards = select(charges_table).order_by(charges.seq.desc())
@@ -97,7 +89,6 @@ class Statements:
         ways = {
             "identity": select(ledger_table),
             "lock": select(ledger_table.c.id).with_for_update(),
-            "newest_two": downwards.where(or_(charges.seq == newest, charges.seq == newest_mine)),
             "head": downwards.limit(1),
             "newest": downwards.where(~settles).limit(most),
             "newest_of": of_analyst.limit(most),
@@ -109,9 +100,7 @@ class Statements:
         }
         compiled = {name: Statement(way, dialect) for name, way in ways.items()}
         self.identity, self.lock = compiled["identity"], compiled["lock"]
-        self.newest_two, self.at, self.after = (
-            compiled[name] for name in ("newest_two", "at", "after")
-        )
+        self.at, self.after = compiled["at"], compiled["after"]
         self.head, self.newest, self.newest_of = (
             compiled[name] for name in ("head", "newest", "newest_of")
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import TYPE_CHECKING
 
 from engine.database import Desk, DeskTable, quoted
@@ -26,6 +26,7 @@ from planner.uncertainty import (
     ends_of,
     interval_of,
     noisy_columns,
+    noisy_nodes,
     parts_column,
     summed_width,
     totals_of,
@@ -87,13 +88,15 @@ def postprocess(
     types = tuple(expression.domain.type for _, expression in outputs)
     count = len(outputs)
     noises = [_noises(measures, tables, totals, confidence) for measures in noisy]
+    nodes = [noisy_nodes(e, (n.column for n in noise))
+             for e, noise in zip(expressions, noises, strict=True)]
     intervals = []
     for row in answer.rows:
         values: dict[Expression, Value | None] = dict(zip(hidden, row[count:], strict=True))
         intervals.append(tuple(
-            interval_of(expression, values, {n.column: n.widths(values) for n in noise})
-            if noise else None
-            for expression, noise in zip(expressions, noises, strict=True)
+            _interval(cell, expression, values, noise, below)
+            for cell, expression, noise, below in zip(
+                row[:count], expressions, noises, nodes, strict=True)
         ))
     return Table(
         tuple(name for name, _ in outputs),
@@ -113,6 +116,10 @@ class _Noise:
     confidence: float
     parts: Column | None
     cut: tuple[float, float] = (0.0, 0.0)
+
+    def is_wrong(self) -> bool:
+        """Whether the column can differ from the exact one at all."""
+        return bool(self.single or self.deviation or any(self.cut) or ends_of(self.column))
 
     def widths(self, values: Mapping[Expression, Value | None]) -> tuple[float, float]:
         """Return how far the exact number can lie below and above the noisy one in one row."""
@@ -142,6 +149,19 @@ def _noises(
         found.append(_Noise(column, released.half_width(confidence), released.deviation(),
                             confidence, parts, cut))
     return tuple(found)
+
+
+def _interval(
+    cell: object, expression: Expression, values: Mapping[Expression, Value | None],
+    noise: tuple[_Noise, ...], below: frozenset[Expression],
+) -> Interval | None:
+    """Return the interval of one cell; that of a number without noise is the number."""
+    if not noise:
+        return None
+    if any(n.is_wrong() for n in noise):
+        return interval_of(expression, values, {n.column: n.widths(values) for n in noise}, below)
+    is_number = isinstance(cell, int | float) and not isinstance(cell, bool) and isfinite(cell)
+    return (float(cell), float(cell)) if is_number else None  # type: ignore[arg-type]
 
 
 def _value(value: object, kind: Type) -> Cell:

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.execution import Exact
 from mechanisms import gaussian, laplace
+from mechanisms.combined import NO_NOISE, CombinedNoise
 from mechanisms.quantile_tree import NODES, node_counts
 from mechanisms.randomness import Randomness
 from planner.bounded_sql import SELECTION, SPREAD_OUT
@@ -57,6 +58,23 @@ class Released:
         laplacian = self.mechanism is Mechanism.LAPLACE
         quantile = laplace.quantile if laplacian else gaussian.quantile
         return quantile(self.scale, confidence) * self.step
+
+
+@dataclass(frozen=True, slots=True)
+class Combined(Released):
+    """Numbers put together from released columns: post-processing, with the noise of all of them.
+
+    `values` are in the column's own units (`step` is 1), and `scale` is that of one noise of the
+    mechanism with the same deviation.
+    """
+
+    noise: CombinedNoise = NO_NOISE
+
+    def deviation(self) -> float:
+        return self.noise.deviation()
+
+    def half_width(self, confidence: float) -> float:
+        return self.noise.half_width(confidence) if self.noise.deviation() else 0.0
 
 
 def choose_keys(
@@ -152,6 +170,7 @@ def _comparable(value: Value) -> Any:
 
 def to_payload(released: Released) -> bytes:
     """Write a released column as JSON; whole numbers of any size stay exact."""
+    noise = released.noise if isinstance(released, Combined) else None
     return json.dumps({
         "version": 1,
         "keys": [[_written(value) for value in key] for key in released.keys],
@@ -160,6 +179,10 @@ def to_payload(released: Released) -> bytes:
         "scale": released.scale.hex(),
         "step": released.step.hex(),
         "width": released.width,
+        **({} if noise is None else {"noise": {
+            "laplace": [[scale.hex(), count] for scale, count in noise.laplace],
+            "normal": noise.normal.hex(), "step": noise.step.hex(),
+        }}),
     }, separators=(",", ":")).encode()
 
 
@@ -168,7 +191,7 @@ def from_payload(payload: bytes) -> Released:
     found = json.loads(payload)
     if found.get("version") != 1:
         raise ValueError(f"unknown version of a kept answer: {found.get('version')!r}")
-    return Released(
+    released = Released(
         tuple(tuple(_read(value) for value in key) for key in found["keys"]),
         tuple(found["values"]),
         Mechanism(found["mechanism"]),
@@ -176,6 +199,14 @@ def from_payload(payload: bytes) -> Released:
         float.fromhex(found["step"]),
         int(found["width"]),
     )
+    if "noise" not in found:
+        return released
+    noise = CombinedNoise(
+        tuple((float.fromhex(scale), int(count)) for scale, count in found["noise"]["laplace"]),
+        float.fromhex(found["noise"]["normal"]), float.fromhex(found["noise"]["step"]),
+    )
+    return Combined(released.keys, released.values, released.mechanism, released.scale,
+                    released.step, released.width, noise=noise)
 
 
 def _written(value: Value | None) -> Any:

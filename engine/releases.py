@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from engine.answers import Answers, StoredAnswer
 from engine.database import Desk
 from engine.execution import Reader
 from engine.postprocess import ReleasedTable, Table, postprocess
-from engine.release import Released, add_noise, choose_keys, from_payload, to_payload
+from engine.release import Combined, Released, add_noise, choose_keys, from_payload, to_payload
 from mechanisms.randomness import Randomness
 from planner.adaptive import Ends
 from planner.bind import Bound, Rows
@@ -23,7 +23,6 @@ from planner.bounded_sql import given_sources
 from planner.canonical import key_of
 from planner.emit import GivenValues
 from planner.narrowing import Key
-from planner.plan import Plan
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease, adapted
 from planner.relation import Release, walk_relations
 from planner.uncertainty import CONFIDENCE
@@ -51,7 +50,7 @@ class Kept:
 
 
 def recall(
-    bound: Bound, plan: NoisePlan, kept: Kept, public: Public
+    bound: Bound, plan: NoisePlan, kept: Kept, public: Public, *, measured: bool = False
 ) -> tuple[NoisePlan, Known]:
     """Find what is already answered at least as accurately as this plan would.
 
@@ -61,6 +60,8 @@ def recall(
     used another answer only beside the same answer. Columns that no row can move are known.
     Of several pilots that are good enough the first one counts for ever: a better one that
     somebody buys later must not move the bounds of a question that was answered already.
+    With `measured`, the columns are to be combined: only numbers with noise of their own are
+    found, not those that were put together from others.
     """
     known: dict[str, Released] = {}
     pilots = _pilots_of(plan)
@@ -83,7 +84,9 @@ def recall(
                 known[column.key] = add_noise(column, keys_of(release, known), {}, None)
                 continue
             is_pilot = release.bounded.release.source in pilots
-            found = _find(kept, key_of(column.key, chosen, uses), column, first=is_pilot)
+            key = key_of(column.key, chosen, uses)
+            find = _find_measured if measured else _find
+            found = find(kept, key, column, is_pilot)
             if found is not None:
                 known[column.key] = found
     return plan, known
@@ -106,6 +109,23 @@ def numbers_of(known: Known) -> Mapping[str, tuple[int | float, ...]]:
     return {key: released.values for key, released in known.items()}
 
 
+def _find_measured(kept: Kept, key: str, column: Priced, first: bool) -> Released | None:
+    """Find the most accurate kept column that has noise of its own."""
+    found = [a for name in (key, _measured_key(key))
+             for a in kept.answers.find(name, kept.data_version) if a.deviation <= column.deviation]
+    columns = (from_payload(a.payload)
+               for a in sorted(found, key=lambda a: (a.deviation, a.charge_seq)))
+    return next((c for c in columns if not isinstance(c, Combined)), None)
+
+
+def _measured_key(key: str) -> str:
+    """Return where a column is kept that was measured for others to be put together from it.
+
+    Whoever asks for it by itself gets what was put together: that is more accurate.
+    """
+    return key_of("measured", key)
+
+
 def _find(kept: Kept, key: str, column: Priced, first: bool = False) -> Released | None:
     find = kept.answers.find_first if first else kept.answers.find_best
     stored = find(key, kept.data_version, column.deviation)
@@ -114,18 +134,20 @@ def _find(kept: Kept, key: str, column: Priced, first: bool = False) -> Released
 
 def fill(
     bound: Bound, plan: NoisePlan, known: Known, reader: Reader, public: Public,
-    randomness: Randomness | None, pilot_randomness: Randomness | None = None,
+    randomness: Randomness | None, pilot_randomness: Randomness | None = None, *,
+    first: int = 0,
 ) -> tuple[NoisePlan, Known]:
     """Read what is missing and add noise to it, each column once however often it is used.
 
     Returns the plan with the bounds that pilots chose. `randomness` None (testing only) adds no
-    noise, except to pilots where `pilot_randomness` is given.
+    noise, except to pilots where `pilot_randomness` is given. `first` is the place of the plan's
+    first release among those of the reader.
     """
     done = dict(known)
     pilots = _pilots_of(plan)
     for n in range(len(plan.releases)):
         given = given_values(bound, plan, done, public)
-        exact = reader.run(n, numbers_of(done), given)
+        exact = reader.run(first + n, numbers_of(done), given)
         plan, release = _with_chosen_bounds(plan, n, done)
         noise = randomness
         if noise is None and release.bounded.release.source in pilots:
@@ -150,7 +172,7 @@ def _pilots_of(plan: NoisePlan) -> frozenset[int]:
 
 def keep(
     bound: Bound, plan: NoisePlan, before: Known, after: Known, kept: Kept, public: Public,
-    charge: int,
+    charge: int, *, measured: bool = False,
 ) -> None:
     """Keep what was just released, so that the same question is free for everybody."""
     for release in plan.releases:
@@ -162,10 +184,31 @@ def keep(
                    charge)
         for column in release.measures:
             if column.mechanism is not Mechanism.EXACT:
-                _store(kept, column, key_of(column.key, chosen, uses), before, after, charge)
+                key = key_of(column.key, chosen, uses)
+                _store(kept, column, _measured_key(key) if measured else key, before, after,
+                       charge)
 
 
-def keep_plan(kept: Kept, plan: Plan, charge: int) -> None:
+def keep_derived(key: str, released: Released, kept: Kept, charge: int) -> None:
+    """Keep an answer that was put together, as if its column had been asked by itself."""
+    kept.answers.keep(StoredAnswer(
+        key_of(key, "", repr([])), kept.data_version, released.deviation(), to_payload(released),
+        charge,
+    ))
+
+
+class Described(Protocol):
+    """What a charge pays for, in words and numbers."""
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """What pilots chose."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as plain values."""
+
+
+def keep_plan(kept: Kept, plan: Described, charge: int) -> None:
     """Keep what a charge pays for beside it: bounds, sensitivities, noise, in words and numbers.
 
     It is kept before a row is read, and once more where a pilot then chose bounds.

@@ -33,6 +33,7 @@ class Result:
     plan: Plan = field(repr=False)
     is_private: bool = True
     target: Outcome | None = None
+    together: int = 1  # how many answers the cost is for: those of a batch are paid as one
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import Broken
 from engine.execution import RowReader, open_paid_rows, open_rows, open_unpaid_rows
 from engine.ledger import Ledger
+from engine.model_card import card_of
 from engine.training_runs import RunFolder, run_folder
+from engine.training_statistics import fit_forest, fit_statistics
 from mechanisms.event import to_json
 from mechanisms.filter import Filter
 from mechanisms.loss import PrivacyLoss
@@ -21,15 +22,21 @@ from mechanisms.randomness import Randomness
 from planner.canonical import key_of
 from planner.policy import Policy
 from planner.refusal import Refused
+from planner.sufficient import products_statement
 from planner.training_view import TrainingView, bind_view
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from engine.snapshot import Snapshot
+    from models.descent import Vector
+    from models.evaluation import Evaluation
     from models.family import Family
+    from models.forest import ForestPlan
+    from models.layers import Architecture
     from models.model import Model
     from models.run import RunPlan
+    from models.statistics import StatisticsPlan
 
 Progress = Callable[[str, int, int], None]
 # Places of a run's randomness beside those of its steps.
@@ -72,8 +79,8 @@ class Order:
     """A bound and priced run: what is charged, and what the charge pays for."""
 
     view: TrainingView
-    run: RunPlan
-    family: Family
+    run: RunPlan | StatisticsPlan | ForestPlan
+    family: Family | None  # None where one noisy vector is asked, and nothing descends
     statement: str
 
     @property
@@ -86,12 +93,25 @@ def plan_training(request: Request, site: Site) -> Order:
     """Text to priced run: reads no row, spends nothing."""
     from models.encoding import Encoding
     from models.family import family_of
+    from models.forest import plan_forest
     from models.run import plan_run, settings_from
+    from models.statistics import is_statistics, plan_statistics
 
     view = bind_view(request.sql, site.snapshot.catalog, request.label, request.rows,
                      dialect=request.dialect, buckets=request.buckets)
     encoding = Encoding(view.features, view.label)
     settings = settings_from(request.options)
+    if request.model == "forest":
+        grown = plan_forest(encoding, settings, view.rows, _units(request, site),
+                            request.epsilon, request.delta, site.filter.order)
+        return Order(view, grown, None, view.statement)
+    if settings.trees is not None or settings.depth is not None:
+        raise Refused("model", f"a {request.model} model has no trees", "model='forest'")
+    if is_statistics(request.model, settings):
+        asked = plan_statistics(str(request.model), view, encoding, settings,
+                                _units(request, site), request.epsilon, request.delta,
+                                site.filter.order)
+        return Order(view, asked, None, products_statement(view, asked.products))
     family = family_of(request.model, encoding, settings)
     network = family.network
     run = plan_run(family.name, network.encoding, settings, family.defaults, network.size,
@@ -181,14 +201,22 @@ def _train(
     from models.class_weights import with_class_weights
     from models.descent import START, State, descend
     from models.evaluation import evaluate
+    from models.forest import ForestPlan
     from models.importance import importance, with_scales
-    from models.model import Model
-    from models.table import chosen, gather
+    from models.statistics import StatisticsPlan
+    from models.table import chosen, gather, split_units
     from models.tensors import TensorNetwork
 
     run = order.run
+    if isinstance(run, StatisticsPlan):
+        return _kept(order, site, folder, cost, seq,
+                     *fit_statistics(order.view, run, reader, key))
+    if isinstance(run, ForestPlan):
+        return _kept(order, site, folder, cost, seq, *fit_forest(run, reader, key))
     table = gather(reader.chunks(), run.encoding, order.view.rows)
-    training, held = _split(table.units, run.settings.holdout, Randomness.keyed(key, SPLIT))
+    if order.family is None:
+        raise Broken
+    training, held = split_units(table.units, run.settings.holdout, Randomness.keyed(key, SPLIT))
     network, scales = order.family.network, None
     if run.importance_multiplier is not None:
         scales = importance(run.encoding, chosen(table, training), run.importance_multiplier,
@@ -206,26 +234,28 @@ def _train(
     if run.held_multiplier is not None:
         metrics = evaluate(network, state.average, table, held, run.held_multiplier,
                            Randomness.keyed(key, METRICS))
-    made = Model(run.family, run.encoding, run.settings, state.average, cost,
-                 _card(order, site, cost, metrics, seq), metrics, site.ledger is not None,
+    own = network if run.family == "keras" and isinstance(network, TensorNetwork) else None
+    return _kept(order, site, folder, cost, seq, state.average, metrics,
                  None if scales is None else tuple(scales.tolist()),
-                 network.architecture if run.family == "keras"
-                 and isinstance(network, TensorNetwork) else None)
+                 None if own is None else own.architecture)
+
+
+def _kept(
+    order: Order, site: Site, folder: RunFolder | None, cost: PrivacyLoss, seq: int | None,
+    parameters: Vector, metrics: Evaluation | None, scales: tuple[float, ...] | None = None,
+    architecture: Architecture | None = None,
+) -> Model:
+    """Make the model of a finished run, store it, and mark the run as ended."""
+    from models.model import Model
+
+    run = order.run
+    card = card_of(order.view, run, site.policy, site.snapshot.data_version, cost, metrics, seq)
+    made = Model(run.family, run.encoding, run.settings, parameters, cost, card, metrics,
+                 site.ledger is not None, scales, architecture)
     if folder is not None:
         made.save(folder.model)
         folder.finish()
     return made
-
-
-def _split(units: int, share: float, randomness: Randomness) -> tuple[Any, Any]:
-    """Return training and held-out patients: a coin for each, which depends on no data."""
-    import numpy as np
-
-    if share == 0:
-        return np.arange(units), np.arange(0)
-    threshold = np.uint64(int(Fraction(share) * 2**64))
-    out = randomness.uint64(units) < threshold
-    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def _ticker(run: RunPlan, folder: RunFolder | None, progress: Progress | None) -> Any:
@@ -240,31 +270,3 @@ def _ticker(run: RunPlan, folder: RunFolder | None, progress: Progress | None) -
             folder.save(state)
 
     return tick
-
-
-def _card(
-    order: Order, site: Site, cost: PrivacyLoss, metrics: Any, seq: int | None
-) -> Any:
-    from models.model import Card
-
-    run = order.run
-    return Card({
-        "model": run.family,
-        "predicts": run.encoding.label.name,
-        "from": ", ".join(f.name for f in run.encoding.features),
-        "training view": order.view.sql,
-        "privacy": f"epsilon {cost.epsilon:.6g}, delta {cost.delta:.3g}, for one patient with all "
-                   f"rows" if site.ledger is not None else "NOT PRIVATE (insecure testing)",
-        "unit": site.policy.unit,
-        "rows a patient": order.view.rows,
-        "steps": run.steps,
-        "sampling rate": run.rate,
-        "noise multiplier": run.multiplier,
-        "metrics": "none" if metrics is None else str(metrics),
-        "charge": seq,
-        "policy": site.policy.policy_hash,
-        "data version": site.snapshot.data_version,
-        "trained": datetime.now(UTC).isoformat(timespec="seconds"),
-        "intended use": "populations like the one it was trained on; not for clinical decisions "
-                        "without validation",
-    })

@@ -108,14 +108,17 @@ class Filter:
 
     def admits(self, spent: PrivacyLoss, asked: PrivacyLoss) -> bool:
         """Return whether `asked` may be released after `spent`; see the class."""
-        total = spent + asked
+        return self.holds(spent + asked)
+
+    def holds(self, total: PrivacyLoss) -> bool:
+        """Return whether everything released up to now may cost this total; see the class."""
         return self.rail_a_holds(total) or self.rail_b_holds(total)
 
     def rail_a_holds(self, total: PrivacyLoss) -> bool:
         """Return whether basic composition covers this total."""
         return (
-            Fraction(total.exact_epsilon) <= self.epsilon_total
-            and Fraction(total.exact_delta) <= self.delta_a
+            _at_most(total.exact_epsilon, self.epsilon_total)
+            and _at_most(total.exact_delta, self.delta_a)
         )
 
     def rail_b_holds(self, total: PrivacyLoss) -> bool:
@@ -125,8 +128,8 @@ class Filter:
         """
         return (
             self.cap_rdp > 0
-            and Fraction(total.exact_rdp) <= self.cap_rdp
-            and Fraction(total.exact_floor_delta) <= self.delta_floor
+            and _at_most(total.exact_rdp, self.cap_rdp)
+            and _at_most(total.exact_floor_delta, self.delta_floor)
         )
 
     def left(self, spent: PrivacyLoss) -> PrivacyLoss:
@@ -180,6 +183,12 @@ def _cap(order: Fraction, epsilon: Fraction, delta: Fraction) -> Fraction:
     if not delta > 0:
         return Fraction(0)
     return max(Fraction(0), round_down_dyadic(divergence_at(order, epsilon, delta), 60))
+
+
+def _at_most(value: Decimal, cap: Fraction) -> bool:
+    """Compare exactly, without the time that a Fraction takes to be made."""
+    numerator, denominator = value.as_integer_ratio()
+    return numerator * cap.denominator <= cap.numerator * denominator
 
 
 def _left(total: Fraction, spent: Decimal, places: int) -> Decimal:

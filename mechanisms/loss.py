@@ -12,6 +12,8 @@ EPSILON_PLACES = 12
 DELTA_PLACES = 24
 _EXACT = Context(prec=120, rounding=ROUND_CEILING)
 _NOTHING = Fraction(0)
+_ZERO = Decimal(0)
+_AMOUNTS = ("exact_epsilon", "exact_delta", "exact_rdp", "exact_quoted_delta")
 
 
 def round_up(value: Fraction, places: int) -> Decimal:
@@ -51,9 +53,9 @@ class PrivacyLoss:
     exact_quoted_delta: Decimal = Decimal(0)
 
     def __post_init__(self) -> None:
-        for name in ("exact_epsilon", "exact_delta", "exact_rdp", "exact_quoted_delta"):
+        for name in _AMOUNTS:
             value = getattr(self, name)
-            if not (isinstance(value, Decimal) and value.is_finite() and value >= 0):
+            if not (isinstance(value, Decimal) and value.is_finite() and value >= _ZERO):
                 raise ValueError(f"{name} must be a finite decimal >= 0, got {value!r}")
         if not self.exact_quoted_delta <= self.exact_delta:
             raise ValueError(

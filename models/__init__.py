@@ -7,11 +7,15 @@ Map of the folder, in the order of the road
     table       streamed rows to compact arrays by patient. Private
     clipping    norms to weights: what bounds a patient's part of a sum
     linear      linear, logistic and softmax regression
+    statistics  models of one noisy vector of sums: least squares, and bayes
+    forest      random trees whose leaves are noisy counts
     layers      what a network is made of
+    embedding   tables of learned vectors, and a patient's part of them
     tensors     networks: one forward and one backward pass. The door to TensorFlow
     descent     the one loop: sample patients, sum clipped gradients, add noise, step
     evaluation  held-out patients to noisy counts, and metrics read off them
-    model       what an analyst holds: predict, metrics, card, save, load
+    model       what an analyst holds: predict, metrics, card, save, load; picture draws it
+    arithmetic  a small model to plain numbers that SQL can compute
 
 The interface between them
     A family is a `descent.Network`: `size`, `initial(randomness)`, `scores(parameters, inputs,

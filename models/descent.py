@@ -27,6 +27,23 @@ GRID_STEPS = 2.0**34  # grid steps of one standard deviation of the noise
 START = 0  # the place of the run's randomness that the parameters start from
 
 
+class Predictor(Protocol):
+    """What predictions and metrics need of a model family."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """How rows become its inputs."""
+
+    @property
+    def size(self) -> int:
+        """How many parameters there are."""
+
+    def scores(
+        self, parameters: Vector, inputs: Floats, pixels: npt.NDArray[np.uint8] | None
+    ) -> Doubles:
+        """Return the outputs for rows: [rows, outputs]."""
+
+
 class Network(Protocol):
     """What the loop needs of a model family."""
 

@@ -23,6 +23,7 @@ from planner.training_view import Coding, Feature, scaled_ends, seconds
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Tables = tuple[tuple[int, int, int], ...]
 CODED = (Coding.CHOICE, Coding.BUCKETS)
 PICTURES = (Coding.IMAGE, Coding.WAVES)
 
@@ -90,8 +91,8 @@ class Encoding:
     def matrix(self, columns: Sequence[Any]) -> Floats:
         """Return the inputs of rows, one column of the view after another, label excluded.
 
-        Guarantee: every entry lies in [-1, 1] and is finite, whatever the columns hold: no row
-        can make another row's gradient infinite.
+        Guarantee: every entry lies in [-1, 1] and is finite (a code to be looked up is one of its
+        table's rows), whatever the columns hold: no row can make another row's gradient infinite.
         """
         rows = len(columns[0])
         filled = np.zeros((rows, self.width), dtype=np.float32)
@@ -102,6 +103,9 @@ class Encoding:
                 codes = np.asarray(column, dtype=np.int64)
                 present = np.flatnonzero((codes >= 1) & (codes <= width))
                 filled[present, place + codes[present] - 1] = 1.0
+            elif feature.coding is Coding.CODE:
+                codes = np.asarray(column, dtype=np.int64)
+                filled[:, place] = np.where((codes >= 1) & (codes <= feature.codes), codes, 0)
             elif feature.coding is Coding.WAVES:
                 filled[:, place : place + width] = wavelets.features(_images(feature, column))
             elif feature.coding is not Coding.IMAGE:
@@ -143,6 +147,24 @@ class Encoding:
         middle, half = scaled_ends(self.label)
         return np.clip(targets, -1.0, 1.0) * half + middle
 
+    def with_tables(self, sizes: Mapping[str, int]) -> tuple[Encoding, Tables]:
+        """Return the encoding in which the named categories are codes, and a table for each.
+
+        A table is (column of the matrix, largest code, length of its vectors). Raises Refused
+        for a name that is no category and no hashed text.
+        """
+        known = {f.name: f for f in self.features if f.as_viewed.coding in CODED}
+        for name in sizes:
+            if name not in known:
+                raise Refused("model", f"{name} is no category that a table could hold",
+                              ", ".join(known) or "a category, or a text with buckets")
+        found = replace(self, features=tuple(
+            replace(f, coding=Coding.CODE) if f.name in sizes else f for f in self.features))
+        places = {self.features[block].name: place
+                  for place, block in reversed(list(enumerate(found.blocks)))}
+        return found, tuple((places[name], known[name].codes, size)
+                            for name, size in sizes.items())
+
     def columns(self, rows: Any) -> list[Any]:
         """Read a table of new rows (a mapping of columns, or a data frame) as the view's columns.
 
@@ -176,6 +198,8 @@ def _names(feature: Feature) -> tuple[str, ...]:
         return tuple(f"{feature.name}#{i + 1}" for i in range(feature.buckets))
     if feature.coding is Coding.IMAGE:
         return ()
+    if feature.coding is Coding.CODE:
+        return (feature.name,)
     if feature.coding is Coding.WAVES:
         return tuple(f"{feature.name}~{i + 1}" for i in range(wavelets.width(feature.shape)))
     return (feature.name, f"{feature.name} is missing") if feature.nullable else (feature.name,)
@@ -199,6 +223,7 @@ def _scaled(feature: Feature, values: Doubles) -> Doubles:
 
 def _read(feature: Feature, values: list[Any]) -> Any:
     """Turn values that people write into what the statement would have returned."""
+    feature = feature.as_viewed
     if feature.coding is Coding.CHOICE:
         places = {value: i + 1 for i, value in enumerate(feature.values)}
         return [places.get(_bare(value), 0) for value in values]

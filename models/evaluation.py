@@ -15,7 +15,7 @@ import numpy as np
 
 from mechanisms import gaussian
 from mechanisms.randomness import Randomness
-from models.descent import Network, Vector
+from models.descent import Predictor, Vector
 from models.encoding import Doubles, Encoding, Task
 from models.linear import sigmoid
 from models.table import Places, Table
@@ -82,7 +82,7 @@ class Evaluation:
 
 
 def evaluate(
-    network: Network, parameters: Vector, table: Table, units: Places, multiplier: float,
+    network: Predictor, parameters: Vector, table: Table, units: Places, multiplier: float,
     randomness: Randomness,
 ) -> Evaluation:
     """Count the held-out `units` by score and label, and add noise.

@@ -10,7 +10,7 @@ from models import wavelets
 from models.descent import Network
 from models.encoding import Encoding, Task
 from models.keras_model import architecture_of, is_keras
-from models.layers import Architecture, Centre, Convolution, Dense, Flatten, Layer, Pool
+from models.layers import Architecture, Centre, Convolution, Dense, Embed, Flatten, Layer, Pool
 from models.linear import LinearModel
 from models.run import Defaults, Settings
 from models.tensors import TensorNetwork
@@ -42,6 +42,8 @@ def family_of(model: object, encoding: Encoding, settings: Settings) -> Family:
     `model` is a name of NAMES, a Keras model, or the architecture of one that was saved.
     """
     if isinstance(model, Architecture) or is_keras(model):
+        if settings.embedding:
+            raise Refused("model", "a network of your own has no tables", "model='mlp'")
         return _own(model, encoding)
     if not isinstance(model, str):
         raise Refused("model", f"a model is a name or a Keras model, got {type(model).__name__}",
@@ -75,6 +77,8 @@ def _own(model: object, encoding: Encoding) -> Family:
 
 
 def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
+    if settings.embedding and name != "mlp":
+        raise Refused("model", f"a {name} model has no tables", "model='mlp'")
     if name == "logistic":
         if encoding.task is Task.REAL:
             raise Refused("model", f"{encoding.label.name} is a number, and logistic regression "
@@ -86,8 +90,7 @@ def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
                           "predicts numbers", "model='logistic'")
         return Family(name, _linear(encoding), LinearModel(encoding))
     if name == "mlp":
-        layers = (*(Dense(n, "tanh") for n in settings.hidden), Dense(encoding.outputs))
-        return Family(name, MLP, TensorNetwork(encoding, Architecture((encoding.width,), layers)))
+        return Family(name, MLP, _dense(encoding, settings))
     if name == "cnn":
         return Family(name, CNN, TensorNetwork(encoding, _of_image(encoding, (
             Centre(), Convolution(16, 5, 2, "tanh"), Convolution(32, 3, 2, "tanh"), Pool(2),
@@ -97,16 +100,27 @@ def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
     raise Refused("model", f"no model {name!r}", ", ".join(NAMES))
 
 
+def _dense(encoding: Encoding, settings: Settings) -> TensorNetwork:
+    """Return dense layers, below them a table for each category that is to be embedded."""
+    layers: tuple[Layer, ...] = (
+        *(Dense(n, "tanh") for n in settings.hidden), Dense(encoding.outputs))
+    if settings.embedding:
+        if settings.importance > 0:
+            raise Refused("model", "importance scales inputs, and a table has none",
+                          "importance=0, or no embedding")
+        encoding, tables = encoding.with_tables(dict(settings.embedding))
+        layers = (Embed(tables), *layers)
+    return TensorNetwork(encoding, Architecture((encoding.width,), layers))
+
+
 # diffprivlib's families: what it states does not hold for adding or removing a patient
 # (tests/models/test_unsound_families.py shows it).
 UNSOUND = {
-    "naive_bayes": "diffprivlib's noisy class counts add up to the exact number of rows",
-    "forest": "in diffprivlib one more row moves the rows of others to other trees",
     "kmeans": "diffprivlib shares its price among iterations whose number depends on the number "
               "of rows",
 }
 ON_WAVES = ("linear", "logistic", "mlp")  # an image becomes fixed features of itself
-NAMES = ("cnn", "linear", "logistic", "mlp")
+NAMES = ("cnn", "forest", "linear", "logistic", "mlp", "naive_bayes")
 # Clipped at 1 and divided by it: gradients of rows that are fitted already stay small, which keeps
 # the probabilities of a rare class where they belong (0.651 against 0.640 AUC on diabetes130).
 # Momentum on small tables: 0.905 against 0.900 on halves of 430 digits at epsilon 1.

@@ -55,10 +55,20 @@ class Centre:
     """Each image minus its own mean, over its own deviation: within one row, so it is allowed."""
 
 
-Layer = Dense | Convolution | Pool | Flatten | Centre
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """A vector for each code of some inputs, (column, largest code, length of the vector) each.
+
+    Code 0, what is missing, has a vector too. Inputs that are no codes are passed through, first.
+    """
+
+    tables: tuple[tuple[int, int, int], ...]
+
+
+Layer = Dense | Convolution | Pool | Flatten | Centre | Embed
 _KINDS: Final[Mapping[str, type[Layer]]] = {
     "dense": Dense, "convolution": Convolution, "pool": Pool, "flatten": Flatten,
-    "centre": Centre,
+    "centre": Centre, "embed": Embed,
 }
 
 
@@ -102,7 +112,10 @@ class Architecture:
     def from_list(cls, written: list[Any]) -> Architecture:
         """Read what `to_list` wrote."""
         inputs, layers = written
-        return cls(tuple(inputs), tuple(_KINDS[kind](**fields) for kind, fields in layers))
+        return cls(tuple(inputs), tuple(
+            _KINDS[kind](**{name: _frozen(value) for name, value in fields.items()})
+            for kind, fields in layers
+        ))
 
     def initial(self, randomness: Randomness) -> Any:
         """Return Glorot-uniform kernels and zero biases, drawn from public coins."""
@@ -122,7 +135,13 @@ class Architecture:
         return np.concatenate(parts)
 
 
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
 def _shape_after(layer: Layer, shape: Shape) -> Shape:
+    if isinstance(layer, Embed):
+        return (shape[0] - len(layer.tables) + sum(size for _, _, size in layer.tables),)
     if isinstance(layer, Dense):
         if len(shape) != 1:
             raise Refused("model", "a dense layer needs one row of numbers", "Flatten() before it")
@@ -145,4 +164,6 @@ def _parameters(layer: Layer, shape: Shape) -> tuple[Shape, ...]:
         return (shape[0], layer.units), (layer.units,)
     if isinstance(layer, Convolution):
         return (layer.size, layer.size, shape[2], layer.filters), (layer.filters,)
+    if isinstance(layer, Embed):
+        return tuple((count + 1, size) for _, count, size in layer.tables)
     return ()

@@ -8,20 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mechanisms.loss import PrivacyLoss
-from models.descent import Network, Vector
+from models.bayes import BayesModel
+from models.descent import Predictor, Vector
 from models.encoding import Doubles, Encoding, Task
 from models.evaluation import Evaluation
 from models.family import family_of
+from models.forest import forest_of
 from models.importance import scaled
 from models.layers import Architecture
-from models.linear import sigmoid, softmax
+from models.linear import LinearModel, sigmoid, softmax
 from models.run import Settings, settings_from
 from planner.refusal import Refused
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 VERSION = 1
 ROWS_AT_ONCE = 16_384
@@ -85,8 +90,12 @@ class Model:
         return self.encoding.unscaled(scores[:, 0])
 
     @property
-    def network(self) -> Network:
+    def network(self) -> Predictor:
         """The function that the parameters fill."""
+        if self.family == "naive_bayes":
+            return BayesModel(self.encoding)
+        if self.family == "forest":
+            return forest_of(self.encoding, self.settings)
         named = self.family if self.architecture is None else self.architecture
         return family_of(named, self.encoding, self.settings).network
 
@@ -101,6 +110,35 @@ class Model:
         names = [feature.name for feature in self.encoding.features]
         pairs = zip(names, self.scales, strict=True)
         return dict(sorted(pairs, key=lambda pair: -pair[1]))
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """The weight of each input of a linear model with one score; public. Else empty.
+
+        Inputs are scaled to [-1, 1] by the policy's bounds, so the weights can be compared.
+        """
+        if not isinstance(self.network, LinearModel) or self.encoding.outputs != 1:
+            return {}
+        weights = self.parameters.copy()
+        if self.scales is not None:
+            weights[:-1] *= np.array(self.scales)[list(self.encoding.blocks)]
+        names = (*self.encoding.names, "intercept")
+        return {name: float(w) for name, w in zip(names, weights, strict=True)}
+
+    def evaluate(self, engine: Any, sql: str, **how: Any) -> Evaluation:
+        """Measure the model on the patients of a SELECT: paid and charged by that engine.
+
+        `how` are the arguments of Engine.evaluate: epsilon, delta, analyst, dialect. The metrics
+        that came with the model (`metrics`) are on patients who were held out of its training.
+        """
+        found: Evaluation = engine.evaluate(self, sql, **how)
+        return found
+
+    def plot(self) -> Figure:
+        """Draw importance or coefficients, and the metrics, from what is public. Free."""
+        from models.picture import draw
+
+        return draw(self)
 
     @property
     def classes(self) -> tuple[str | int, ...]:

@@ -41,7 +41,10 @@ class Settings:
     ("means" or "information", models/importance.py). `optimizer` is "adam", or
     "sgd" with momentum: the default where importance is bought, because Adam divides each
     parameter's step by its own size and so takes back what the scaling gave, and for "mlp" on
-    small tables.
+    small tables. `solver` "statistics" fits "linear" to one noisy vector of sums
+    (models/statistics.py) in place of descent. `trees` and `depth` are those of a forest.
+    `embedding` names categories that "mlp" looks up in a learned table, with the length of its
+    vectors: {"diagnosis": 8}.
 
     Noise that adapts, each at the same price: `clip_quantile` moves the clip norm, which starts
     at `clip`, towards that quantile of the gradients' norms by noised votes
@@ -60,6 +63,10 @@ class Settings:
     importance: float = 0.0
     importance_by: str = "means"
     optimizer: str | None = None
+    solver: str = "descent"
+    embedding: tuple[tuple[str, int], ...] = ()
+    trees: int | None = None
+    depth: int | None = None
     clip_quantile: float | None = None
     clip_layers: bool = False
     noise_end: float = 1.0
@@ -72,6 +79,13 @@ class Settings:
         for name in ("clip", "learning_rate"):
             _check(name, getattr(self, name), lambda x: 0 < x < math.inf, f"{name}=1.0")
         _check("optimizer", self.optimizer, lambda x: x in ("adam", "sgd"), "optimizer='sgd'")
+        _check("embedding", self.embedding, lambda t: all(
+            isinstance(n, str) and type(s) is int and 1 <= s <= 256 for n, s in t
+        ) and len({n for n, _ in t}) == len(t), "embedding={'diagnosis': 8}")
+        _check("trees", self.trees, lambda n: type(n) is int and 1 <= n <= 256, "trees=32")
+        _check("depth", self.depth, lambda n: type(n) is int and 1 <= n <= 12, "depth=5")
+        _check("solver", self.solver, lambda x: x in ("descent", "statistics"),
+               "solver='statistics'")
         _check("importance_by", self.importance_by, lambda x: x in ("means", "information"),
                "importance_by='means'")
         _check("importance", self.importance, lambda x: 0 <= x <= 0.5, "importance=0.1")
@@ -203,6 +217,11 @@ class RunPlan:
             "parameters": self.parameters, "settings": asdict(self.settings),
             "encoding": self.encoding.to_dict(),
         }
+
+    def card_facts(self) -> dict[str, Any]:
+        """Return what the model's card says of the run."""
+        return {"steps": self.steps, "sampling rate": self.rate,
+                "noise multiplier": self.multiplier}
 
     def __str__(self) -> str:
         batch = "all patients" if self.rate == 1.0 else (
@@ -360,6 +379,11 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
     given = dict(options)
     if isinstance(given.get("hidden"), list):
         given["hidden"] = tuple(given["hidden"])
+    tables = given.get("embedding")
+    if isinstance(tables, Mapping):
+        given["embedding"] = tuple(tables.items())
+    elif isinstance(tables, list):  # as JSON keeps it
+        given["embedding"] = tuple(map(tuple, tables))
     return Settings(**given)
 
 

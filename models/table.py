@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mechanisms.randomness import Randomness
 from models.encoding import Encoding, Floats
 
 Places = npt.NDArray[np.int64]
@@ -102,3 +104,12 @@ def chosen(table: Table, units: Places) -> Table:
     pixels = None if table.pixels is None else table.pixels[places]
     weights = None if table.weights is None else table.weights[places]
     return Table(table.inputs[places], pixels, table.targets[places], begins, weights)
+
+
+def split_units(units: int, share: float, randomness: Randomness) -> tuple[Places, Places]:
+    """Return training and held-out patients: a coin for each, which depends on no data."""
+    if share == 0:
+        return np.arange(units), np.arange(0)
+    threshold = np.uint64(int(Fraction(share) * 2**64))
+    out = randomness.uint64(units) < threshold
+    return np.flatnonzero(~out), np.flatnonzero(out)

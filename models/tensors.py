@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from mechanisms.randomness import Randomness
 from models.clipping import KEPT, SOFTENING, Clip, GroupClip
+from models.embedding import TablesPart, looked_up
 from models.encoding import Doubles, Encoding, Floats, Task
-from models.layers import Architecture, Centre, Convolution, Dense, Flatten, Layer
+from models.layers import Architecture, Centre, Convolution, Dense, Embed, Flatten, Layer
 from models.table import Places, Table
 
 Vector = npt.NDArray[np.float64]
@@ -190,6 +191,8 @@ def _raw(layer: Layer, weights: list[Any], given: Any) -> Any:
     if isinstance(layer, Centre):
         mean, variance = tf.nn.moments(given, axes=[1, 2, 3], keepdims=True)
         return (given - mean) * tf.math.rsqrt(variance + 1e-3)
+    if isinstance(layer, Embed):
+        return looked_up(tf, layer, weights, given)
     pool = tf.nn.avg_pool2d if layer.kind == "mean" else tf.nn.max_pool2d
     return pool(given, layer.size, layer.size, "VALID")
 
@@ -335,8 +338,13 @@ class _FilterPart:
         return [tf.reshape(total, self.shape), tf.tensordot(weights, biases, axes=1)]
 
 
-def _part_of(layer: Layer, given: Any, errors: Any, rows: int) -> _DensePart | _FilterPart:
+Part = _DensePart | _FilterPart | TablesPart
+
+
+def _part_of(layer: Layer, given: Any, errors: Any, rows: int) -> Part:
     tf = tensorflow()
+    if isinstance(layer, Embed):
+        return TablesPart(tf, layer, given, errors, rows)
     if isinstance(layer, Dense):
         return _DensePart(given, errors, rows)
     if not isinstance(layer, Convolution):

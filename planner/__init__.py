@@ -11,6 +11,7 @@ Map of the folder, in the order of the road
     relation    our own frozen relational nodes
     scope       what each name stands for
     scalar      scalars to expressions
+    formula     a published model as arithmetic; predictions finds where it is called
     joins       FROM to one relation that keeps the patient
     subqueries  EXISTS and IN, tied to the same patient
     windows     windows within a patient, or over released rows
@@ -24,6 +25,8 @@ Map of the folder, in the order of the road
     price       epsilon to mechanisms, scales and steps
     uncertainty noisy numbers to intervals
     emit        our nodes to SQL for the database
+    training_view, feature, sufficient  a SELECT of rows for training, its encoded columns, and the
+                statement that adds up their products
     canonical   equal questions to equal keys
     plan        what explain shows
 """

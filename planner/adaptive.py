@@ -65,7 +65,7 @@ def adapt(
     and sums are bounded by the same `bound` as any release, so their sensitivity holds whatever
     was chosen. Everything else keeps the bounds, and so the sensitivity, that it had.
     """
-    view = _View(bounded, pilot, _patients(rows), sizes, noises,
+    view = _View(bounded, pilot, patients_of(rows), sizes, noises,
                  0.0 if rows is None else SIGNIFICANT * rows.scale)
     allowed = view.rows
     if view.patients:
@@ -270,24 +270,33 @@ def _edge(
     return end(bins[-1][0])
 
 
-def _patients(rows: Histogram | None) -> tuple[tuple[float, float], ...]:
-    """Return typical numbers of rows and how many patients have them.
+def patients_of(rows: Histogram | None) -> tuple[tuple[float, float], ...]:
+    """Return typical numbers of rows and how many patients have them."""
 
-    Patients with many rows are few in each bin and carry many rows together: from the top, bins
-    are put together until their sum stands out of its noise, and count as the lowest of them.
+    def middle(bin_: int) -> float:
+        most, least = rows_of_bin(bin_), rows_of_bin(bin_ - 1) + 1
+        return (min(least, most) + most) / 2
+
+    return () if rows is None else standing_out(rows, middle)
+
+
+def standing_out(
+    seen: Histogram, middle: Callable[[int], float], significant: float = SIGNIFICANT
+) -> tuple[tuple[float, float], ...]:
+    """Return the middles of bins, largest first, and how many patients lie there.
+
+    Patients far out are few in each bin and carry much together: from the top, bins are put
+    together until their sum stands out of its noise, and count as the lowest of them.
     """
-    if rows is None:
-        return ()
     found: list[tuple[float, float]] = []
     together, bins = 0.0, 0
-    for bin_, count in sorted(rows.counts, reverse=True):
-        most, least = rows_of_bin(bin_), rows_of_bin(bin_ - 1) + 1
+    for bin_, count in sorted(seen.counts, reverse=True):
         if together + count <= 0:
             together, bins = 0.0, 0
             continue
         together, bins = together + count, bins + 1
-        if together >= SIGNIFICANT * rows.scale * sqrt(bins) and most >= 1:
-            found.append(((min(least, most) + most) / 2, together))
+        if together >= significant * seen.scale * sqrt(bins) and middle(bin_) > 0:
+            found.append((middle(bin_), together))
             together, bins = 0.0, 0
     return tuple(found)
 

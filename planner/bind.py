@@ -21,6 +21,7 @@ from planner.functions.logic import united
 from planner.joins import bind_from, same_column
 from planner.measures import bind_measure, bind_summary
 from planner.parse import Parsed
+from planner.predictions import note_models
 from planner.refusal import Refused
 from planner.relation import (
     GIVEN_NAME,
@@ -114,14 +115,14 @@ class Context:
         return source
 
 
-def bind(parsed: Parsed, catalog: Catalog) -> Bound:
-    """Bind a question.
+def bind(parsed: Parsed, catalog: Catalog, first: int = 1) -> Bound:
+    """Bind a question; its relations are numbered from `first` on.
 
     Guarantee: every protected Scan in the result lies below a Release, so no row reaches a
     result except as a measured and noised group. Depends on the text and the catalog only.
     Raises Refused with rule, place and hint.
     """
-    context = Context(catalog)
+    context = Context(catalog, count(first))
     try:
         rows = bind_query(parsed.tree, context)
         _check_outermost(rows, parsed.tree)
@@ -173,6 +174,7 @@ def bind_select(select: exp.Select, context: Context) -> Rows:
     """Bind one SELECT at any depth."""
     claim(select, "expressions", "from_", "joins", "where", "group", "having", "order", "limit",
           "offset", "distinct", "with_", "qualify")
+    note_models(select, context.catalog)
     context = _with_ctes(select, context)
     relation, scope, used = bind_from(select, context, bind_query)
     marks = MarkCollector(context, bind_query, relation, context.numbers)

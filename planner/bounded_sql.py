@@ -42,6 +42,8 @@ from planner.relation import (
 )
 
 SELECTION = -1
+# Weights of patients are counted in such parts of a row, so that a cap scales finely.
+WEIGHTS = 1024
 # These give many numbers per group: the statement has one more column, the bin.
 SPREAD_OUT = frozenset({Aggregate.TREE, Aggregate.HISTOGRAM})
 
@@ -85,7 +87,10 @@ def statements(
         strategy = group[0][1].strategy
         measures = [m.measure for _, m in group]
         chosen = [grids[place] if place != SELECTION else None for place, _ in group]
-        sql = _print(bounded.release, strategy, measures, chosen, given)
+        if bounded.finer:
+            sql = _over_finer(bounded, strategy, measures, chosen, given)
+        else:
+            sql = _print(bounded.release, strategy, measures, chosen, given)
         printed.append(Statement(sql, tuple(place for place, _ in group)))
     return tuple(printed)
 
@@ -150,7 +155,9 @@ def _light_rows(strategy: Strategy, measures: list[Measure]) -> Call | None:
     """
     relation, driver = strategy.relation, driver_of(strategy.relation)
     additive = all(m.aggregate in (Aggregate.COUNT, Aggregate.SUM) for m in measures)
-    each_unit = strategy.shape in (Shape.UNIT_CLIP, Shape.NORM_SCALE) and not strategy.limit_groups
+    each_unit = strategy.shape in (Shape.UNIT_CLIP, Shape.NORM_SCALE) and not (
+        strategy.limit_groups or strategy.caps
+    )
     if driver is None or not (additive and each_unit) or len(driver.parts) != 1:
         return None
     (source, factor), = driver.parts
@@ -168,6 +175,18 @@ def _is_on_every_row(relation: Relation, source: int) -> bool:
         plain = all(isinstance(n, Scan | Filter | Join) for n in walk_relations(relation))
         return plain and (right or _is_on_every_row(relation.left, source))
     return isinstance(relation, Scan) and relation.source == source
+
+
+def _over_finer(
+    bounded: BoundedRelease, strategy: Strategy, measures: list[Measure],
+    grids: list[Grid | None], given: GivenValues | None,
+) -> str:
+    """Print the sums, by the release's keys, of the bounded numbers of finer groups."""
+    release, finer = bounded.release, bounded.finer
+    inner = _print(replace(release, keys=finer), strategy, measures, grids, given)
+    shown = [f"k{finer.index(key) + 1} AS k{i + 1}" for i, key in enumerate(release.keys)]
+    shown += [f"CAST(SUM(m{i + 1}) AS HUGEINT) AS m{i + 1}" for i in range(len(measures))]
+    return f"SELECT {', '.join(shown)} FROM ({inner}){_group_by(len(release.keys))}"
 
 
 def _added_up(light: str, heavy: str, keys: int, measures: int) -> str:
@@ -332,7 +351,9 @@ def _by_scaling(
     """Scale down the parts of units with many rows; the few such units are treated apart.
 
     A sum's part p becomes p * rows // n, toward zero. The parts of a count are cut from the
-    running total, so that they stay whole and add up to at most `rows`.
+    running total, so that they stay whole and add up to at most `rows`. With caps n is a weight:
+    the number of rows, or what would bring a sum's L1 norm to its cap if that is more, and a
+    count counts parts of rows, so that it shrinks as its sum does.
     """
     unit = column_name(unit_of(strategy.relation))
     keys = [f"k{i + 1}" for i in range(len(release.keys))]
@@ -340,15 +361,24 @@ def _by_scaling(
     shown += [f"{printer.key(key)} AS {name}" for key, name in zip(release.keys, keys, strict=True)]
     either = " OR ".join(f"({printer.conditions(conditions)})" for conditions in strategy.weigh)
     down = list(keys)
+    allowed = strategy.rows * (WEIGHTS if strategy.caps else 1)
+    weights = [f"SUM(n) * {WEIGHTS}" if strategy.caps else "SUM(n)"]
     for i, (measure, grid) in enumerate(zip(measures, grids, strict=True)):
         part = f"p{i + 1}"
-        shown.append(f"COALESCE({_aggregate(printer, measure, grid, strategy)}, 0) AS {part}")
-        down.append(f"{_scaled(part, measure, strategy.rows, keys)} AS {part}")
+        cap = None if grid is None else strategy.cap_of(measure, grid.largest)
+        if cap is not None:
+            weights.append(f"(CAST(SUM(ABS({part})) AS HUGEINT) * {allowed} + {cap - 1}) // {cap}")
+        whole = 1 if grid is None or measure.aggregate is not Aggregate.COUNT else grid.largest
+        times = f" * {whole}" if whole != 1 else ""
+        call = _aggregate(printer, measure, grid, strategy)
+        shown.append(f"COALESCE({call}, 0){times} AS {part}")
+        down.append(f"{_scaled(part, measure, strategy, keys)} AS {part}")
     shown.append((f"COUNT(*) FILTER (WHERE {either})" if either else "COUNT(*)") + " AS n")
     shown.append(f"MIN({_rank(strategy)}) AS r")
     parts = (f"SELECT {', '.join(shown)} FROM {printer.relation(strategy.relation)}"
              f"{_group_by(len(keys) + 1)}")
-    heavy = f"SELECT u, SUM(n) AS total FROM __parts GROUP BY u HAVING SUM(n) > {strategy.rows}"
+    total = weights[0] if len(weights) == 1 else f"GREATEST({', '.join(weights)})"
+    heavy = f"SELECT u, {total} AS total FROM __parts GROUP BY u HAVING {total} > {allowed}"
     listed = ", ".join((*keys, *(f"p{i + 1}" for i in range(len(measures)))))
     sums = (f"CAST(SUM(p{i + 1}) AS HUGEINT) AS m{i + 1}" for i in range(len(measures)))
     both = (f"SELECT {listed} FROM __parts ANTI JOIN __heavy USING (u) UNION ALL "
@@ -357,7 +387,10 @@ def _by_scaling(
             f"SELECT {', '.join((*keys, *sums))} FROM ({both}){_group_by(len(keys))}")
 
 
-def _scaled(part: str, measure: Measure, rows: int, keys: list[str]) -> str:
+def _scaled(part: str, measure: Measure, strategy: Strategy, keys: list[str]) -> str:
+    rows = strategy.rows
+    if strategy.caps:
+        return f"(CAST({part} AS HUGEINT) * {rows * WEIGHTS}) // total"
     if measure.aggregate is not Aggregate.COUNT:
         return f"({part} * {rows}) // total"
     order = ", ".join(("r", *keys))

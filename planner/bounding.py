@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
+from math import floor
 
 from mechanisms.quantile_tree import LEVELS
-from planner.expression import Call, Expression, is_per_unit
+from planner.expression import Call, Column, Expression, is_per_unit
 from planner.functions import make
 from planner.narrowing import Key, facts_of, key_count, public_keys
 from planner.refusal import Refused
@@ -53,6 +55,25 @@ class Shape(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """The largest L1 norm that the parts of one sum can have for one unit.
+
+    It is `share` (at most 1) of what the strategy's rows could give at the value's bounds.
+    """
+
+    measure: Measure
+    share: Fraction
+
+    def words(self, rows: int) -> str:
+        """Say the cap in the value's own unit."""
+        argument, center = self.measure.argument, self.measure.center
+        low, high = (0.0, 0.0) if argument is None else argument.domain.interval or (0.0, 0.0)
+        most = float(self.share) * rows * max(abs(low - center), abs(high - center))
+        name = argument.name if isinstance(argument, Column) else "a value"
+        return f"whose {name} lies further than {most:,.6g} from {center:,.6g} in all"
+
+
+@dataclass(frozen=True, slots=True)
 class Strategy:
     """One way to bound contributions.
 
@@ -61,7 +82,8 @@ class Strategy:
     what `rows` rows could give, and only `groups` groups of a unit are kept. `limit_groups`
     says that groups must be cut off, because the keys do not bound their number. NORM_SCALE: the
     parts of a unit with n > `rows` rows are all scaled by `rows` / n, toward zero; n counts the
-    rows on which one of the `weigh` conditions holds (each a conjunction).
+    rows on which one of the `weigh` conditions holds (each a conjunction). With `caps`, they are
+    scaled further down where the parts of a sum would still have an L1 norm above its cap.
     """
 
     shape: Shape
@@ -70,6 +92,12 @@ class Strategy:
     groups: int
     limit_groups: bool = False
     weigh: tuple[tuple[Expression, ...], ...] = ()
+    caps: tuple[Cap, ...] = ()
+
+    def cap_of(self, measure: Measure, largest: int) -> int | None:
+        """Return the cap of a sum in grid steps, or None where it has none."""
+        share = next((cap.share for cap in self.caps if cap.measure == measure), None)
+        return None if share is None else max(floor(share * self.rows * largest), 1)
 
     def sensitivity(self, measure: Measure, largest: int) -> tuple[int, int]:
         """Return (L1, squared L2): how far one unit can move the vector of all groups.
@@ -83,8 +111,11 @@ class Strategy:
         most `groups` groups. By clipping: each of at most `groups` parts lies within
         `rows * largest`. A count of distinct values moves by at most the unit's rows. By scaling:
         the parts of n rows have an L1 norm of at most n * largest, so scaled ones of at most
-        `rows * largest`; the L2 norm is never above the L1 norm.
+        `rows * largest`, and at most the cap; the L2 norm is never above the L1 norm.
         """
+        cap = self.cap_of(measure, largest)
+        if cap is not None:
+            return cap, cap**2
         if self.shape is Shape.UNIT_CLIP and measure.aggregate in LIMITED:
             return self._by_rows(measure, 1)  # the SQL keeps `rows` rows or values of a unit
         if measure.aggregate is Aggregate.UNITS:
@@ -113,6 +144,10 @@ class Strategy:
             return f"at most {self.rows} rows of a patient count, chosen at random"
         if self.shape is Shape.UNBOUNDED:
             return "nothing is bounded: testing only"
+        if self.caps:
+            return (f"all rows count; those of a patient with more than {self.rows}, or "
+                    f"{' or '.join(cap.words(self.rows) for cap in self.caps)}, are scaled down "
+                    "together")
         if self.shape is Shape.NORM_SCALE:
             return (f"all rows count; those of a patient with more than {self.rows} are scaled "
                     f"down together to the weight of {self.rows}")
@@ -134,13 +169,24 @@ class BoundedMeasure:
 class BoundedRelease:
     """A release whose every measure is bounded. `keys` None: chosen privately.
 
-    `selection` is then the bounded count of units that decides which keys are shown.
+    `selection` is then the bounded count of units that decides which keys are shown. With
+    `finer`, keys that hold the release's own, patients' parts are scaled group by group of those
+    and then added up: every level of a batch so adds up exactly (planner/families.py).
+
+    Guarantee: with `finer` all strategies are NORM_SCALE, whose L1 bound over the finer groups is
+    one over any sums of them, and whose L2 bound is that L1 bound.
     """
 
     release: Release
     keys: tuple[Key, ...] | None
     measures: tuple[BoundedMeasure, ...]
     selection: BoundedMeasure | None
+    finer: tuple[Expression, ...] = ()
+
+    def __post_init__(self) -> None:
+        scaled = all(m.strategy.shape is Shape.NORM_SCALE for m in self.measures)
+        if self.finer and not (scaled and set(self.release.keys) < set(self.finer)):
+            raise ValueError("only parts that are scaled by norm add up over finer groups")
 
 
 def bound(release: Release, rows: int | None, unbounded: bool = False) -> BoundedRelease:
@@ -173,6 +219,28 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     measures = tuple(map(bounded, release.measures))
     selection = bounded(Measure(Aggregate.UNITS, None, ())) if keys is None else None
     return BoundedRelease(release, keys, measures, selection)
+
+
+def bound_averages(
+    bounded: BoundedRelease, release: Release, rows: int, caps: tuple[Cap, ...]
+) -> BoundedRelease:
+    """Return a release whose averages weigh a patient's rows as `rows` and the caps allow.
+
+    `release` is that of `bounded` with other centers; what is no count and no sum is kept.
+
+    Guarantee: as `bound`. All counts and sums share the one strategy whose sensitivity is stated,
+    so that a patient's sum and count are scaled alike.
+    """
+    additive = tuple(m for m in release.measures if m.aggregate in ADDITIVE)
+    allowed = check_rows(rows, release.input)
+    strategy = Strategy(Shape.NORM_SCALE, release.input, allowed, allowed,
+                        weigh=weighed(additive), caps=caps)
+    measures = tuple(
+        BoundedMeasure(measure, strategy, _rejected(measure, release, strategy))
+        if measure.aggregate in ADDITIVE else before
+        for before, measure in zip(bounded.measures, release.measures, strict=True)
+    )
+    return BoundedRelease(release, bounded.keys, measures, bounded.selection)
 
 
 def _unbounded(relation: Relation) -> Strategy:
@@ -241,11 +309,11 @@ def _choose(
     if measure.aggregate in LIMITED:
         return Strategy(Shape.UNIT_CLIP, relation, allowed, allowed)
     if len(additive) > 1 or groups != 1:
-        return Strategy(Shape.NORM_SCALE, relation, allowed, allowed, weigh=_weighed(additive))
+        return Strategy(Shape.NORM_SCALE, relation, allowed, allowed, weigh=weighed(additive))
     return Strategy(Shape.UNIT_CLIP, relation, allowed, 1)
 
 
-def _weighed(additive: tuple[Measure, ...]) -> tuple[tuple[Expression, ...], ...]:
+def weighed(additive: tuple[Measure, ...]) -> tuple[tuple[Expression, ...], ...]:
     """Return the conditions under which some measure of the release counts a row."""
     found = []
     for measure in additive:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from planner.domain import Domain, Value
+from planner.formula import Formula
 
 
 class Kind(Enum):
@@ -72,11 +73,12 @@ class CatalogTable:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All declared tables."""
+    """All declared tables, views of the policy, and models that were published."""
 
     tables: tuple[CatalogTable, ...]
     policy_hash: str
     views: tuple[tuple[str, str], ...] = ()  # name and SELECT; each sees those before it
+    models: tuple[Formula, ...] = ()
 
     def table(self, name: str) -> CatalogTable | None:
         """Find a table by name, ignoring case as SQL does."""

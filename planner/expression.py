@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from planner.domain import Domain, Value
 
@@ -20,6 +20,16 @@ class Column:
     name: str
     domain: Domain
     per_unit: bool = False
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.source, self.name)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Column], tuple[object, ...]]:
+        return Column, (self.source, self.name, self.domain, self.per_unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,17 @@ class Call:
     function: str
     arguments: tuple[Expression, ...]
     domain: Domain
+    # Trees are looked up in dictionaries everywhere: a hash is computed once, from below.
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.function, self.arguments)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Call], tuple[object, ...]]:
+        return Call, (self.function, self.arguments, self.domain)  # hashes are a process's own
 
 
 Expression = Column | Literal | Call

@@ -21,6 +21,7 @@ GRID_MAX = 2**61
 # Half the width of a column's bounds has so many bits in stored integers: rounding to them moves
 # a value by less than 2^-24 of that half width, and a patient's noise is as large as his values.
 STORED_BITS = 24
+CENTER_BITS = 12
 WHOLE_MAX = 2.0**53  # beyond this a DOUBLE has gaps between whole numbers
 # A narrower interval than this many units is read as it is stored, as a DOUBLE.
 UNITS_MIN = 2**16
@@ -103,6 +104,18 @@ def middle_of(ends: tuple[float, float], type_: Type) -> float:
     if unit is None or not abs(middle) / unit <= WHOLE_MAX:
         return middle
     return half_away(middle / unit) * unit
+
+
+def center_near(value: float, domain: Domain) -> float:
+    """Return a number near `value` that sums of stored integers can take off exactly.
+
+    It is a multiple of 2^-12 of half the width of the bounds, or a whole number for integers.
+    """
+    low, high = domain.interval or (0.0, 0.0)
+    step = ldexp(1.0, frexp(high / 2 - low / 2)[1] - CENTER_BITS)
+    if domain.type is Type.INTEGER:
+        step = max(step, 1.0)
+    return min(max(half_away(value / step) * step, low), high)
 
 
 def counted_column(column: Column, relation: Relation) -> Column:

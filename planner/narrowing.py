@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from itertools import product
 from math import ceil, floor, prod
 
@@ -238,6 +239,7 @@ def key_count(key: Expression, relation: Relation) -> int | None:
     return None if members is None else len(members)
 
 
+@lru_cache(maxsize=512)
 def _members_of(
     key: Expression, facts: tuple[Expression, ...]
 ) -> tuple[Value | None, ...] | None:

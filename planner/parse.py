@@ -7,13 +7,14 @@ import re
 from dataclasses import dataclass
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.errors import SqlglotError
 
 from planner.refusal import Position, Refused
 from planner.target_text import target_clause
 
 TEXT_MAX = 100_000  # characters; a longer question is a mistake or an attack
+TEXTS_MAX = 1_000_000  # of several questions in one text
 DIALECTS = frozenset({
     "duckdb", "postgres", "bigquery", "snowflake", "spark", "tsql", "databricks", "redshift",
     "mysql", "trino", "sqlite",
@@ -77,6 +78,33 @@ def parse(sql: str, dialect: str = "duckdb") -> Parsed:
         raise Refused("only-select", f"only SELECT is answered, got {_verb(sql)}",
                       "SELECT COUNT(*) FROM ...", Position(1, 1, len(_verb(sql))), sql)
     return Parsed(sql if dialect != "duckdb" else written, tree, options)
+
+
+def split(sql: str, dialect: str = "duckdb") -> tuple[str, ...]:
+    """Split a text into its statements, at each semicolon outside of texts and comments.
+
+    Raises Refused for what is no text, or is too long or not made of words.
+    """
+    if not isinstance(sql, str):
+        raise Refused("syntax", f"a question is SQL text, got {type(sql).__name__}")
+    if len(sql) > TEXTS_MAX:
+        raise Refused("too-large", f"the text has {len(sql):,} characters; the limit is "
+                      f"{TEXTS_MAX:,}", "fewer questions at once")
+    if dialect not in DIALECTS:
+        raise Refused("dialect", f"no dialect {dialect!r}", ", ".join(sorted(DIALECTS)))
+    try:
+        tokens = sqlglot.tokenize(sql, dialect=dialect)
+    except SqlglotError as problem:
+        raise _syntax(sql, problem) from None
+    found, start, words = [], 0, 0
+    for token in tokens:
+        if token.token_type is not TokenType.SEMICOLON:
+            words += 1
+            continue
+        if words:
+            found.append(sql[start : token.start].strip())
+        start, words = token.end + 1, 0
+    return (*found, sql[start:].strip()) if words else tuple(found)
 
 
 def _translated(sql: str, dialect: str) -> str:

@@ -1,11 +1,13 @@
 """A bounded release in, the small question that is asked first out: which clip would suit it.
 
-How many rows a patient has, and how large the values are, is bought from the budget as noisy
-histograms on a geometric grid. Only their released numbers choose a clip (adaptive.py).
+How many rows a patient has, how large the values are, or how far from an origin they lie, is bought
+from the budget as noisy histograms on a geometric grid. Only their released numbers choose a clip
+(adaptive.py), or how much a patient may weigh in an average (averaging.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -18,6 +20,7 @@ from planner.domain import Domain, Type, integer, real
 from planner.emit import read_by, statement_relations
 from planner.expression import Call, Column, Expression, Literal, columns_of, walk
 from planner.functions import make
+from planner.grid import middle_of
 from planner.relation import (
     Aggregate,
     Measure,
@@ -39,6 +42,8 @@ OCTAVES_MAX = 30
 SIZE_MIN, SIZE_MAX = 2.0**-900, 2.0**900
 # Half an octave: 1, 2, 3, 4, 6, 8, 12, ... rows of a patient.
 ROWS_PER_OCTAVE = 2
+# The same steps for how far a patient's values lie from an origin in the mean.
+DISTANCES_PER_OCTAVE = 2
 # So many rows of a patient carry more noise than most tables' answers can bear.
 ROWS_MANY = 100
 _CLIPPING = frozenset({"clamp", "least", "greatest"})
@@ -60,6 +65,10 @@ class Pilot:
     one histogram for each value. `places` gives, for each measure of the release, the histogram
     that chooses its clip, or None where it keeps its bounds. `alone` are the measures that are
     read by themselves and not only inside an average; `asked` is the caller's number of rows.
+
+    Where all counts and sums of a release stand inside averages, `distances` takes the place of
+    `sizes`: it counts patients by the mean distance of their values from an origin, one histogram
+    for each of `origins` (the place of a sum, and the origin).
     """
 
     rows: BoundedRelease | None
@@ -67,18 +76,21 @@ class Pilot:
     places: tuple[int | None, ...]
     alone: frozenset[int]
     asked: int | None
+    distances: BoundedRelease | None = None
+    origins: tuple[tuple[int, float], ...] = ()
 
     @property
     def releases(self) -> tuple[BoundedRelease, ...]:
         """The questions themselves."""
-        return tuple(r for r in (self.rows, self.sizes) if r is not None)
+        return tuple(r for r in (self.rows, self.sizes, self.distances) if r is not None)
 
 
 def pilot_share(pilots: tuple[Pilot, ...]) -> Fraction:
     """Return the share of a question's epsilon that goes to its pilots."""
     if not pilots:
         return Fraction(0)
-    return Fraction(1, 5) if any(p.sizes is not None for p in pilots) else Fraction(1, 10)
+    values = any(p.sizes is not None or p.distances is not None for p in pilots)
+    return Fraction(1, 5) if values else Fraction(1, 10)
 
 
 def pilots_of(
@@ -117,9 +129,13 @@ def pilot_of(
     )
     if not (clipped or cuts):
         return None
+    alone = _read_alone(bound_, release.source)
+    if cuts and _only_averages(release, alone):
+        distances, origins = _distances(release)
+        return Pilot(_rows(bounded, shape), None, tuple(None for _ in release.measures), alone,
+                     rows, distances, origins)
     sizes, places = _sizes(release, clipped, rows)
-    return Pilot(_rows(bounded, shape) if cuts else None, sizes, places,
-                 _read_alone(bound_, release.source), rows)
+    return Pilot(_rows(bounded, shape) if cuts else None, sizes, places, alone, rows)
 
 
 def _read_alone(bound_: Bound, source: int) -> frozenset[int]:
@@ -147,6 +163,19 @@ def _expressions_above(rows: Rows) -> list[Expression]:
 
 def _additive_strategy(bounded: BoundedRelease) -> BoundedMeasure | None:
     return next((m for m in bounded.measures if m.measure.aggregate in ADDITIVE), None)
+
+
+def _only_averages(release: Release, alone: frozenset[int]) -> bool:
+    """Return whether every count and sum of a release is read inside an average only.
+
+    Then a patient's rows may weigh less: sum and count shrink alike, and the quotient stays.
+    """
+    additive = [(i, m) for i, m in enumerate(release.measures) if m.aggregate in ADDITIVE]
+    return bool(release.centred) and all(
+        i not in alone and (m.aggregate is Aggregate.COUNT or (
+            i in release.centred and _is_clippable(i, m, release)))
+        for i, m in additive
+    )
 
 
 def _is_clippable(place: int, measure: Measure, release: Release) -> bool:
@@ -245,6 +274,49 @@ def _rows(bounded: BoundedRelease, shape: BoundedMeasure) -> BoundedRelease:
     return bound(Release(_own_source(bounded.release, 2), unit, (), (counted,)), None)
 
 
+def _distances(release: Release) -> tuple[BoundedRelease, tuple[tuple[int, float], ...]]:
+    """Count patients by the mean distance of their values from an origin, in half octaves.
+
+    Origins are the bound nearest to zero, where skewed values crowd, and the middle.
+
+    Guarantee: a patient's values are added up first, exactly (unit_functions.exact_sum), so a
+    patient is one row here and in at most one bin of each histogram.
+    """
+    source = _own_source(release, 0)
+    items: list[UnitItem] = []
+    counted: list[Measure] = []
+    origins: list[tuple[int, float]] = []
+    for place in release.centred:
+        measure = release.measures[place]
+        if measure.argument is None:
+            continue
+        for origin in origins_of(measure.argument.domain):
+            distance = make("abs", make("sub", measure.argument, _real(origin)))
+            domain = real(0.0, farthest(measure.argument.domain, origin), nullable=True)
+            conditions = (*measure.conditions, *_present(measure.argument, measure.conditions))
+            items.append(UnitItem("avg", (distance,), conditions, domain))
+            mean = Column(source, f"m{len(items)}", domain, per_unit=True)
+            counted.append(Measure(Aggregate.HISTOGRAM, size_of(mean, DISTANCES_PER_OCTAVE),
+                                   _present(mean, ())))
+            origins.append((place, origin))
+    unit = UnitAggregate(source, release.input, (), tuple(items))
+    asked = Release(_own_source(release, 3), unit, (), tuple(counted))
+    return bound(asked, None), tuple(origins)
+
+
+def origins_of(domain: Domain) -> tuple[float, ...]:
+    """Return the points from which distances are taken, each once."""
+    low, high = domain.interval or (0.0, 0.0)
+    nearest = min(max(0.0, float(low)), float(high))
+    return tuple(dict.fromkeys((nearest, middle_of((low, high), domain.type))))
+
+
+def farthest(domain: Domain, origin: float) -> float:
+    """Return the largest distance of a value from a point."""
+    low, high = domain.interval or (0.0, 0.0)
+    return max(abs(low - origin), abs(high - origin))
+
+
 def rows_of_bin(bin_: int) -> int:
     """Return the most rows that a patient in this bin has."""
     return floor(2.0 ** (bin_ / ROWS_PER_OCTAVE) + 1e-9) if bin_ >= 0 else 0
@@ -276,16 +348,19 @@ def _sizes(
     return bound(asked, rows), tuple(places)
 
 
-def size_of(value: Expression) -> Expression:
-    """Return the octave of a value's magnitude, with its sign where it can have two.
+def size_of(value: Expression, steps: int = 1) -> Expression:
+    """Return the octave of a value's magnitude, or its step of `steps`, with a sign if it has two.
 
-    Bin b > 0 holds the magnitudes up to top * 2^(b-1-octaves) that bin b - 1 does not hold; bin
-    -b holds their negatives. `ends_of_bin` says the same in numbers.
+    Bin b > 0 holds the magnitudes up to top * 2^((b-1)/steps-octaves) that bin b - 1 does not
+    hold; bin -b holds their negatives. `ends_of_bin` says the same in numbers.
     """
     top, octaves = octaves_of(value.domain)
     share = make("mul", make("abs", value), _real(1 / top))
-    octave = make("ceil", make("log2", make("greatest", share, _real(2.0**-octaves))))
-    number = make("add", make("clamp", octave, _whole(-octaves), _whole(0)), _whole(octaves + 1))
+    logarithm = make("log2", make("greatest", share, _real(2.0**-octaves)))
+    if steps != 1:
+        logarithm = make("mul", logarithm, _real(float(steps)))
+    octave, bins = make("ceil", logarithm), octaves * steps
+    number = make("add", make("clamp", octave, _whole(-bins), _whole(0)), _whole(bins + 1))
     ends = value.domain.interval or (0.0, 0.0)
     return number if ends[0] >= 0 else make("mul", make("sign", value), number)
 
@@ -301,13 +376,24 @@ def octaves_of(domain: Domain) -> tuple[float, int]:
     return top, (min(OCTAVES_MAX, max(1, ceil(log2(top)))) if top > 1 else 1)
 
 
-def ends_of_bin(bin_: int, domain: Domain) -> tuple[float, float]:
+def ends_of_bin(bin_: int, domain: Domain, steps: int = 1) -> tuple[float, float]:
     """Return the values that a bin of sizes holds, as a closed interval."""
     top, octaves = octaves_of(domain)
     size = abs(bin_)
-    high = top * 2.0 ** (size - 1 - octaves) if size else 0.0
-    low = high / 2 if size > 1 else 0.0
+    high = top * 2.0 ** ((size - 1) / steps - octaves) if size else 0.0
+    low = high * 2.0 ** (-1 / steps) if size > 1 else 0.0
     return (low, high) if bin_ >= 0 else (-high, -low)
+
+
+def distances_of_bin(measure: Measure) -> Callable[[int], float]:
+    """Return the middle of each bin of a histogram that `_distances` made."""
+    argument = measure.argument
+    mean = () if argument is None else columns_of(argument)
+
+    def middle(bin_: int) -> float:
+        return sum(ends_of_bin(bin_, mean[0].domain, DISTANCES_PER_OCTAVE)) / 2
+
+    return middle
 
 
 def _present(value: Expression, conditions: tuple[Expression, ...]) -> tuple[Expression, ...]:
@@ -333,6 +419,6 @@ def _whole(value: int) -> Literal:
 
 
 __all__ = [
-    "Bounds", "Pilot", "ends_of_bin", "pilot_of", "pilot_share", "pilots_of", "rows_of_bin",
-    "size_of",
+    "Bounds", "Pilot", "distances_of_bin", "ends_of_bin", "farthest", "pilot_of", "pilot_share",
+    "pilots_of", "rows_of_bin", "size_of",
 ]

@@ -11,9 +11,9 @@ from mechanisms.loss import PrivacyLoss
 from planner.bind import Bound
 from planner.catalog import Kind
 from planner.emit import outer_statement
-from planner.expression import Call, Column, Expression, columns_of
+from planner.expression import Call, Column, Expression, Literal, columns_of, walk
 from planner.parse import pretty
-from planner.price import Mechanism, NoisePlan, Priced, PricedRelease
+from planner.price import Derived, Mechanism, NoisePlan, Priced, PricedRelease
 from planner.relation import (
     Aggregate,
     Given,
@@ -58,7 +58,8 @@ class Plan:
     (for an average: in a group of 1,000 rows), or None where the error depends on the answer.
     With `adapts`, bounds are still to be chosen from a pilot's answer, and the noise shown is that
     of the declared ones: narrower clips make it smaller, more rows of a patient larger, and the
-    price stays. `chosen` says what was chosen.
+    price stays. `chosen` says what was chosen. With `splits`, the epsilon is divided among the
+    columns as their answers ask, and before that the noise shown is that of even shares.
     """
 
     question: str
@@ -72,6 +73,7 @@ class Plan:
     road: tuple[str, ...] = ()
     chosen: tuple[str, ...] = ()
     adapts: bool = False
+    splits: bool = False
     target: TargetPlan | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -82,6 +84,7 @@ class Plan:
             "releases": [asdict(release) for release in self.releases],
             "groups": self.groups,
             "adapts": self.adapts,
+            "splits": self.splits,
             "chosen": list(self.chosen),
             "expected_error": dict(self.expected_error),
             "cost": _loss(self.cost),
@@ -169,28 +172,40 @@ def _planned(
 ) -> list[PlannedRelease]:
     keys = "public" if release.bounded.keys is not None else "selected"
     if release.bounded.release.source < 0:
-        return [_one(f"pilot: {_histogram_of(m.bounded.measure)}", m, keys)
-                for m in release.measures]
+        return [planned_column(
+            f"pilot: {_histogram_of(m.bounded.measure, release.bounded.release)}", m, keys)
+            for m in release.measures]
     names = measure_names(release.bounded.release, outputs, totals)
-    found = [_one(names[i], m, keys) for i, m in enumerate(release.measures)]
+    found = [planned_column(names[i], m, keys) for i, m in enumerate(release.measures)]
     if release.selection is not None:
-        found.insert(0, _one("choice of keys", release.selection, keys))
+        found.insert(0, planned_column("choice of keys", release.selection, keys))
     return found
 
 
-def _histogram_of(measure: Measure) -> str:
-    """Say what a pilot counts: patients by their rows, or rows by the size of a value."""
+def _histogram_of(measure: Measure, release: Release) -> str:
+    """Say what a pilot counts: patients by their rows or distances, or rows by a value's size."""
     columns = () if measure.argument is None else columns_of(measure.argument)
     own = [column.name for column in columns if column.source > 0]
-    return f"sizes of {', '.join(own)}" if own else "rows of a patient"
+    if own:
+        return f"sizes of {', '.join(own)}"
+    asked, place = release.input, int(columns[0].name[1:]) - 1 if columns else 0
+    if not isinstance(asked, UnitAggregate) or asked.items[place].function != "avg":
+        return "rows of a patient"
+    (distance,) = asked.items[place].arguments
+    values = ", ".join(c.name for c in columns_of(distance)) or "a value"
+    origins = [n.value for n in walk(distance) if isinstance(n, Literal)]
+    return f"mean distance of a patient's {values} from {origins[-1]:g}"
 
 
-def _one(name: str, priced: Priced, keys: str) -> PlannedRelease:
-    step = priced.grid.step
+def planned_column(name: str, priced: Priced, keys: str) -> PlannedRelease:
+    """Put one noised column into words and numbers."""
+    step, words = priced.grid.step, priced.bounded.strategy.words()
+    if isinstance(priced, Derived):
+        words += f"; put together from what is measured by {priced.origin}"
     return PlannedRelease(
         name, priced.mechanism.value, priced.scale * step, step, priced.l1 * step,
         sqrt(priced.l2_squared) * step, keys, priced.bounded.strategy.shape.value,
-        priced.bounded.strategy.words(), priced.half_width(CONFIDENCE),
+        words, priced.half_width(CONFIDENCE),
         tuple((shape.value, why) for shape, why in priced.bounded.rejected),
     )
 
@@ -217,7 +232,7 @@ def measure_names(
             if column.source in own:
                 _name_parts(names, name, column, release)
     return tuple(
-        names.get(f"m{i + 1}", f"{_label(m)}, part {i + 1}")
+        names.get(f"m{i + 1}", f"{label_of(m)}, part {i + 1}")
         for i, m in enumerate(release.measures)
     )
 
@@ -233,11 +248,12 @@ def _name_parts(names: dict[str, str], name: str, column: Column, release: Relea
         for i, measure in enumerate(columns_of(release.derived[int(place) - 1])):
             names.setdefault(measure.name, f"{name}.{i + 1}")
     elif kind == "m":
-        label = _label(release.measures[int(place) - 1])
+        label = label_of(release.measures[int(place) - 1])
         names.setdefault(column.name, f"{name}: {label}")
 
 
-def _label(measure: object) -> str:
+def label_of(measure: object) -> str:
+    """Name a measure by what it measures."""
     aggregate = getattr(measure, "aggregate", None)
     argument = getattr(measure, "argument", None)
     inner = argument.name if isinstance(argument, Column) else "expression"
@@ -291,6 +307,9 @@ def _lines(plan: Plan) -> list[str]:
     if plan.adapts:
         lines.append("  bounds         chosen from the pilot's answer, at this price; the noise "
                      "above is that of the declared ones")
+    if plan.splits and not plan.chosen:
+        lines.append("  split          columns are revealed coarsely, then refined where the error "
+                     "is worst, at this price; the noise above is that of even shares")
     lines.extend(f"  chosen         {word}" for word in plan.chosen)
     lines.extend([] if plan.target is None else plan.target.lines())
     lines.append(f"  price          {plan.full_cost}")

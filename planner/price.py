@@ -14,12 +14,14 @@ from math import floor, isfinite, log2, prod, sqrt
 from types import MappingProxyType
 
 from mechanisms import gaussian, laplace, threshold
+from mechanisms.combined import NO_NOISE, CombinedNoise
 from mechanisms.event import Event, GaussianEvent, LaplaceEvent, PureEvent, ThresholdEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.quantile_tree import NODES
-from planner.adaptive import Ends, Histogram, adapt
-from planner.bounded_sql import SELECTION, Statement, statements
+from planner.adaptive import Adapted, Ends, Histogram, adapt
+from planner.averaging import adapt_averages, weights_of
+from planner.bounded_sql import SELECTION, WEIGHTS, Statement, statements
 from planner.bounding import BoundedMeasure, BoundedRelease, Strategy
 from planner.canonical import (
     Numbering,
@@ -33,12 +35,14 @@ from planner.functions.arithmetic import half_away
 from planner.grid import GRID_MAX, Grid, stored_grid
 from planner.pilot import Pilot, pilot_share
 from planner.refusal import Refused
-from planner.relation import Aggregate
+from planner.relation import Aggregate, Measure
 
 # A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
 STEP_SHARE = 2.0**21
+FINE = 2**40
 CELLS_MAX = 20_000_000
 NO_PILOTS: Mapping[int, Pilot] = MappingProxyType({})
+NO_SHARES: Mapping[str, Fraction] = MappingProxyType({})
 
 
 class Mechanism(Enum):
@@ -64,6 +68,7 @@ class Priced:
     l1: int
     l2_squared: int
     key: str
+    weight: Fraction = Fraction(1)  # its part of the epsilon, beside 1 for every column
 
     @property
     def deviation(self) -> float:
@@ -81,6 +86,24 @@ class Priced:
         laplacian = self.mechanism is Mechanism.LAPLACE
         quantile = laplace.quantile if laplacian else gaussian.quantile
         return quantile(self.scale, confidence) * self.grid.step
+
+
+@dataclass(frozen=True, slots=True)
+class Derived(Priced):
+    """A column that is put together from noised ones (planner/workload.py); itself it is free.
+
+    `noise` is what it has of theirs, in its own units, and `origin` says from which.
+    """
+
+    noise: CombinedNoise = NO_NOISE
+    origin: str = ""
+
+    @property
+    def deviation(self) -> float:
+        return self.noise.deviation()
+
+    def half_width(self, confidence: float) -> float:
+        return self.noise.half_width(confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +127,13 @@ class PricedRelease:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How one question's epsilon and delta are shared among its noised columns."""
+    """How one question's epsilon and delta are shared among its noised columns.
+
+    `columns` is how many columns like this one the budget would last for.
+    """
 
     epsilon: Fraction
-    columns: int
+    columns: int | Fraction
     delta: Fraction  # for Gaussian noise
     tail: Fraction  # for each partition selection
     mechanism: Mechanism = Mechanism.LAPLACE
@@ -115,6 +141,10 @@ class Terms:
     @property
     def share(self) -> Fraction:
         return self.epsilon / self.columns
+
+    def part(self, share: Fraction) -> Terms:
+        """Return the terms of a column that gets this share of the whole."""
+        return replace(self, columns=1 / share)
 
 
 NOTHING = Terms(Fraction(0), 1, Fraction(0), Fraction(0), Mechanism.EXACT)
@@ -161,7 +191,7 @@ def price(
         raise Refused("epsilon", f"epsilon must be a positive number, got {float(epsilon)!r}",
                       "epsilon=0.1")
     wanted = [
-        (r, place, m) for r in bounded for place, m in _columns(r) if not _is_constant(m)
+        (r, place, m) for r in bounded for place, m in _columns(r) if not is_constant(m)
     ]
     selections = sum(r.selection is not None for r in bounded)
     if selections and not delta > 0:
@@ -177,10 +207,31 @@ def price(
     releases = tuple(
         entry for r in bounded for entry in (
             *asked_first.get(r.release.source, ()),
-            replace(_price_release(r, budget), pilot=pilots.get(r.release.source)),
+            _price_piloted(r, budget, pilots.get(r.release.source)),
         )
     )
     return _added_up(releases, budget, order, frozenset())
+
+
+def priced_by_shares(
+    releases: tuple[BoundedRelease, ...], shares: Mapping[str, Fraction], budget: Terms,
+    order: Fraction,
+) -> NoisePlan:
+    """Price releases whose columns get unequal shares, by the keys of `answer_keys`.
+
+    Guarantee: as for `price`. A column with share s costs at most s of the epsilon (Laplace) or
+    of the joint Gaussian's rho, equal keys are one column, and the shares add up to at most 1.
+    Raises ValueError where they do not.
+    """
+    if not (sum(shares.values()) <= 1 and all(share > 0 for share in shares.values())):
+        raise ValueError(f"shares must be above 0 and add up to at most 1, got {shares!r}")
+    priced = tuple(_price_release(r, budget, shares=shares) for r in releases)
+    return _added_up(priced, budget, order, frozenset())
+
+
+def is_constant(bounded: BoundedMeasure) -> bool:
+    """Return whether a measure is zero on every database: no row can move it."""
+    return largest_of(bounded.measure) == 0
 
 
 def _price_pilots(
@@ -205,8 +256,8 @@ def adapted(
 
     Guarantee: depends on public facts and released answers only. Every column of the result
     costs at most what the plan charges for the columns of a release with a pilot: each Laplace
-    column is `share`-DP by laplace.scale_for, and each Gaussian one has at most the rho of its
-    event (_sigma), whatever its bounds.
+    column is DP at its weight's share of the epsilon by laplace.scale_for, and each Gaussian one
+    has at most the rho of its event (_sigma), whatever its bounds. The weights are public.
     """
     pilot = release.pilot
     if pilot is None:
@@ -220,10 +271,19 @@ def adapted(
         for r in asked
     }
     rows = None if pilot.rows is None else seen[pilot.rows.release.source][0]
-    sizes = () if pilot.sizes is None else seen[pilot.sizes.release.source]
     noises = tuple(column.deviation / sqrt(2) for column in release.measures)
-    found = adapt(release.bounded, pilot, rows, sizes, noises)
-    return replace(_price_release(found.bounded, plan.terms), cut=found.cut, words=found.words)
+    if pilot.distances is not None and rows is not None:
+        distances = seen[pilot.distances.release.source]
+        found = adapt_averages(release.bounded, pilot, rows, distances, noises)
+        return _as_chosen(found, plan, pilot)
+    sizes = () if pilot.sizes is None else seen[pilot.sizes.release.source]
+    return _as_chosen(adapt(release.bounded, pilot, rows, sizes, noises), plan, pilot)
+
+
+def _as_chosen(found: Adapted, plan: NoisePlan, pilot: Pilot) -> PricedRelease:
+    weights = weights_of(found.bounded, pilot)
+    priced = _price_release(found.bounded, plan.terms, weights)
+    return replace(priced, cut=found.cut, words=found.words)
 
 
 def _histogram(column: Priced, counts: tuple[float, ...]) -> Histogram:
@@ -250,8 +310,8 @@ def exact(bounded: tuple[BoundedRelease, ...], order: Fraction) -> NoisePlan:
     """Return a plan without noise and without bounds, for the correctness oracle in tests."""
     releases = tuple(
         PricedRelease(
-            r, tuple(map(_without_noise, r.measures, _answer_keys(r))),
-            None if r.selection is None else _without_noise(r.selection, _answer_keys(r)[-1]), 0,
+            r, tuple(map(_without_noise, r.measures, answer_keys(r))),
+            None if r.selection is None else _without_noise(r.selection, answer_keys(r)[-1]), 0,
             tuple(None for _ in r.measures), statements(r, tuple(None for _ in r.measures)),
         )
         for r in bounded
@@ -264,13 +324,8 @@ def _columns(release: BoundedRelease) -> list[tuple[int, BoundedMeasure]]:
     return found if release.selection is None else [*found, (SELECTION, release.selection)]
 
 
-def _is_constant(bounded: BoundedMeasure) -> bool:
-    """Return whether a measure is zero on every database: no row can move it."""
-    return _largest(bounded) == 0
-
-
-def _largest(bounded: BoundedMeasure) -> float:
-    measure = bounded.measure
+def largest_of(measure: Measure) -> float:
+    """Return how far one row can move a measure, in its own units."""
     if measure.aggregate is not Aggregate.SUM or measure.argument is None:
         return 1.0
     low, high = measure.argument.domain.interval or (0.0, 0.0)
@@ -281,30 +336,47 @@ def _better(measures: list[BoundedMeasure], budget: Terms) -> Mechanism:
     """Compare the two noises by the geometric mean of their deviations over all columns."""
     if not budget.delta > 0 or not measures:
         return Mechanism.LAPLACE
-    multiplier = _multiplier(budget)
+    whole = multiplier(budget)
     ratio = prod(
         (sqrt(2) * l1 * float(1 / budget.share))
-        / (multiplier * sqrt(budget.columns) * sqrt(l2_squared))
+        / (whole * sqrt(budget.columns) * sqrt(l2_squared))
         for l1, l2_squared in (m.strategy.sensitivity(m.measure, 1) for m in measures)
     ) ** (1 / len(measures))
     return Mechanism.GAUSSIAN if ratio > 1 else Mechanism.LAPLACE
 
 
-def _multiplier(budget: Terms) -> float:
+def multiplier(budget: Terms) -> float:
+    """Return the sigma of a Gaussian release of the whole budget that one unit moves by 1."""
     return gaussian.multiplier_for(budget.epsilon, budget.delta)
 
 
-def _price_release(release: BoundedRelease, budget: Terms) -> PricedRelease:
+def _price_piloted(
+    release: BoundedRelease, budget: Terms, pilot: Pilot | None
+) -> PricedRelease:
+    return replace(_price_release(release, budget, weights_of(release, pilot)), pilot=pilot)
+
+
+def _price_release(
+    release: BoundedRelease, budget: Terms, weights: tuple[Fraction, ...] = (),
+    shares: Mapping[str, Fraction] = NO_SHARES,
+) -> PricedRelease:
+    """Price a release; columns without a share of their own get the budget's.
+
+    Each column has its part of the epsilon; the `weights` add up to their number.
+    """
     _check_cells(release)
-    names = _answer_keys(release)
+    names = answer_keys(release)
+
+    def terms(name: str) -> Terms:
+        return budget.part(shares[name]) if name in shares else budget
+
     measures = tuple(
-        _price_measure(m, name, budget)
-        for m, name in zip(release.measures, names, strict=False)
+        _price_measure(m, name, terms(name), weights[i] if weights else Fraction(1))
+        for i, (m, name) in enumerate(zip(release.measures, names, strict=False))
     )
     selection, tau = None, None
     if release.selection is not None:
-        selection = _price_measure(release.selection, names[-1], budget)
-        selection = replace(selection, key=key_of("selection", selection.key))
+        selection = _price_measure(release.selection, names[-1], terms(names[-1]))
         tau = _threshold(selection, budget)
     grids = tuple(m.grid for m in measures)
     return PricedRelease(release, measures, selection, tau, grids, statements(release, grids))
@@ -313,44 +385,57 @@ def _price_release(release: BoundedRelease, budget: Terms) -> PricedRelease:
 def _check_cells(release: BoundedRelease) -> None:
     """Refuse more noisy numbers than the memory holds; the number of groups here is public."""
     for bounded in release.measures:
-        argument, width = bounded.measure.argument, 1
-        if bounded.measure.aggregate is Aggregate.TREE:
-            width = NODES
-        elif bounded.measure.aggregate is Aggregate.HISTOGRAM and argument is not None:
-            width = len(argument.domain.members() or ())
-        if width * len(release.keys or ()) > CELLS_MAX:
-            raise Refused("too-large", f"{len(release.keys or ()):,} groups of {width:,} counts "
-                          "each are too many", "GROUP BY fewer values")
+        if _width(bounded) * len(release.keys or ()) > CELLS_MAX:
+            raise Refused("too-large", f"{len(release.keys or ()):,} groups of {_width(bounded):,} "
+                          "counts each are too many", "GROUP BY fewer values")
 
 
-def _price_measure(bounded: BoundedMeasure, key: str, budget: Terms) -> Priced:
+def numbers_of(release: BoundedRelease) -> int:
+    """Return how many noisy numbers a release has; 0 where its groups are not public."""
+    return sum(map(_width, release.measures)) * len(release.keys or ())
+
+
+def _width(bounded: BoundedMeasure) -> int:
+    """Return how many noisy numbers a measure has for each group."""
+    argument = bounded.measure.argument
+    if bounded.measure.aggregate is Aggregate.TREE:
+        return int(NODES)
+    if bounded.measure.aggregate is Aggregate.HISTOGRAM and argument is not None:
+        return len(argument.domain.members() or ())
+    return 1
+
+
+def _price_measure(
+    bounded: BoundedMeasure, key: str, budget: Terms, weight: Fraction = Fraction(1)
+) -> Priced:
     mechanism = budget.mechanism
-    grid = _grid(bounded, budget)
+    grid = _grid(bounded, budget, weight)
     l1, l2_squared = bounded.strategy.sensitivity(bounded.measure, grid.largest)
     if l1 == 0:
         return Priced(bounded, Mechanism.EXACT, grid, 0.0, 0, 0, key)
     if mechanism is Mechanism.LAPLACE:
-        scale = laplace.scale_for(l1, budget.share)
+        scale = laplace.scale_for(l1, budget.share * weight)
     else:
-        scale = _sigma(l2_squared, budget)
+        scale = _sigma(l2_squared, budget, weight)
     if not (isfinite(scale) and l1 < GRID_MAX):
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} is too small or too large "
                       "for this question", "an epsilon between 0.001 and 10")
-    return Priced(bounded, mechanism, grid, scale, l1, l2_squared, key)
+    return Priced(bounded, mechanism, grid, scale, l1, l2_squared, key, weight)
 
 
-def _sigma(l2_squared: int, budget: Terms) -> float:
+def _sigma(l2_squared: int, budget: Terms, weight: Fraction) -> float:
     """Return the smallest sigma whose share of the joint Gaussian's rho is one column's.
 
-    sigma^2 >= unit^2 * l2^2 and unit^2 >= multiplier^2 * columns, each rounded up: each column
-    then has at most rho = 1 / (2 unit^2), and all of them 1 / (2 multiplier^2).
+    sigma^2 >= unit^2 * l2^2 and unit^2 >= multiplier^2 * columns / weight, each rounded up: each
+    column then has at most rho = 1 / (2 unit^2), and all of them 1 / (2 multiplier^2), for their
+    weights add up to the number of columns.
     """
-    return _root(Fraction(_unit_sigma(budget)) ** 2 * l2_squared)
+    return _root(Fraction(_unit_sigma(budget, weight)) ** 2 * l2_squared)
 
 
-def _unit_sigma(budget: Terms) -> float:
+def _unit_sigma(budget: Terms, weight: Fraction) -> float:
     """Return the sigma of a column that one unit moves by 1."""
-    return _root(Fraction(_multiplier(budget)) ** 2 * budget.columns)
+    return _root(Fraction(multiplier(budget)) ** 2 * budget.columns / weight)
 
 
 def _root(square: Fraction) -> float:
@@ -361,22 +446,26 @@ def _root(square: Fraction) -> float:
     return root
 
 
-def _grid(bounded: BoundedMeasure, budget: Terms) -> Grid:
+def _grid(bounded: BoundedMeasure, budget: Terms, weight: Fraction) -> Grid:
     """Return the grid of a column: whole numbers for counts, a fine power of two for sums.
 
     Where the snapshot holds a column's integers, the grid is theirs, or a finer one.
     """
     measure = bounded.measure
+    if measure.aggregate is Aggregate.COUNT and bounded.strategy.caps:
+        return Grid(1 / WEIGHTS, 0, WEIGHTS)  # parts of a row
     if measure.aggregate is not Aggregate.SUM or measure.argument is None:
         return Grid(1.0, 0, 1)
-    largest = _largest(bounded)
+    largest = largest_of(bounded.measure)
     if largest == 0:
         return Grid(1.0, 0, 0)
-    l1, l2_squared = bounded.strategy.sensitivity(measure, 1)
+    # A cap can be less than one value: a fine grid tells how much less.
+    l1, l2_squared = bounded.strategy.sensitivity(measure, FINE)
     if budget.mechanism is Mechanism.LAPLACE:
-        scale = largest * l1 * float(1 / budget.share)
+        scale = largest * (l1 / FINE) * float(1 / (budget.share * weight))
     else:
-        scale = largest * _multiplier(budget) * sqrt(budget.columns * l2_squared)
+        columns = float(budget.columns / weight)
+        scale = largest * multiplier(budget) * sqrt(columns * (l2_squared / FINE**2))
     if not STEP_SHARE * 2.0**-1000 < scale < float("inf"):
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
@@ -406,19 +495,21 @@ def _threshold(selection: Priced, budget: Terms) -> int:
     return threshold.gaussian_threshold(selection.scale, per_key)
 
 
-def _answer_keys(release: BoundedRelease) -> tuple[str, ...]:
+def answer_keys(release: BoundedRelease) -> tuple[str, ...]:
     """Name the noised columns of a release, the choice of keys last, whatever words asked.
 
-    What columns under one strategy have in common is written once: there may be a thousand.
+    What columns under one strategy have in common is written once: there may be a thousand. The
+    choice of keys is told apart from a count of the same patients: each has noise of its own.
     """
     common: dict[int, tuple[Numbering, str]] = {}
     names = []
-    for _, bounded in _columns(release):
-        place = id(bounded.strategy)
-        if place not in common:
-            common[place] = _common_text(release, bounded.strategy)
-        numbering, text = common[place]
-        names.append(key_of(text, measure_text(bounded.measure, numbering)))
+    for place, bounded in _columns(release):
+        strategy = id(bounded.strategy)
+        if strategy not in common:
+            common[strategy] = _common_text(release, bounded.strategy)
+        numbering, text = common[strategy]
+        name = key_of(text, measure_text(bounded.measure, numbering))
+        names.append(key_of("selection", name) if place == SELECTION else name)
     return tuple(names)
 
 
@@ -432,7 +523,10 @@ def _common_text(release: BoundedRelease, strategy: Strategy) -> tuple[Numbering
     )
     shape = (f"{strategy.shape.value}|{strategy.rows}|{strategy.groups}|{strategy.limit_groups}"
              f"|{weigh}")
+    keys += [f"of {expression_text(key, numbering)}" for key in release.finer]
     listed = "selected" if release.keys is None else key_of(repr(release.keys))
+    if strategy.caps:
+        shape += f"|{[(measure_text(c.measure, numbering), str(c.share)) for c in strategy.caps]}"
     text = key_of(relation_text(strategy.relation, numbering), ";".join(keys), listed, shape)
     return numbering, text
 
@@ -468,8 +562,10 @@ def _added_up(
 def _fact(column: Priced, adapts: bool, terms: Terms) -> Event | tuple[int, float]:
     """Return the fact that pays for a column: an event, or its part of the joint Gaussian."""
     if column.mechanism is Mechanism.LAPLACE:
-        return PureEvent(terms.share) if adapts else LaplaceEvent(column.l1, column.scale)
-    return (1, _unit_sigma(terms)) if adapts else (column.l2_squared, column.scale)
+        return PureEvent(terms.share * column.weight) if adapts else (
+            LaplaceEvent(column.l1, column.scale)
+        )
+    return (1, _unit_sigma(terms, column.weight)) if adapts else (column.l2_squared, column.scale)
 
 
 def _without_noise(bounded: BoundedMeasure, key: str) -> Priced:

@@ -12,10 +12,13 @@ from planner.domain import MOMENTS, Domain, Type, Value, boolean, finite, intege
 from planner.expression import Expression, Literal
 from planner.functions import Unfit, make
 from planner.functions.calendar import DAYS, PARTS
+from planner.predictions import NAME as PREDICTION
+from planner.predictions import bind_prediction
 from planner.scope import Scope, claim, refused, resolve
+from planner.spellings import nearest
 
 WHOLE_MAX = 2**53
-LIST_HINT = "see the list of functions in the SQL reference"
+BUCKETS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def bind_scalar(node: exp.Expression, scalars: Scalars) -> Expression:
     handler = HANDLERS.get(type(node))
     if handler is None:
         raise refused("unknown-function", f"{label(node)} is not on the list of functions",
-                      LIST_HINT, node)
+                      nearest(node, NAMES), node)
     try:
         return handler(node, scalars)
     except Unfit as problem:
@@ -433,13 +436,38 @@ NAMED = {"clamp": ("clamp", 3), "iff": ("case", 3), "isodow": ("", 1)}
 
 def _anonymous(node: exp.Anonymous, scalars: Scalars) -> Expression:
     """Functions the parser does not know by name; every other is refused."""
+    if str(node.this).lower() == PREDICTION:
+        claim(node, "this", "expressions")
+        return bind_prediction(node, lambda child: bind_scalar(child, scalars))
     name, count = NAMED.get(str(node.this).lower(), ("", 0))
     if not name:
         raise refused("unknown-function", f"{label(node)} is not on the list of functions",
-                      LIST_HINT, node)
+                      nearest(node, NAMES), node)
     if len(node.expressions) != count:
         raise Unfit(f"takes {count} arguments, got {len(node.expressions)}")
     return make(name, *(bind_scalar(child, scalars) for child in node.expressions))
+
+
+def _bucket(node: exp.WidthBucket, scalars: Scalars) -> Expression:
+    """WIDTH_BUCKET: 0 below, 1 to n from low to high, n + 1 from high on; NULL stays NULL."""
+    claim(node, "this", "min_value", "max_value", "num_buckets")
+    value, low, high, count = (
+        bind_scalar(node.args[name], scalars)
+        for name in ("this", "min_value", "max_value", "num_buckets")
+    )
+    ends = [x.value if isinstance(x, Literal) else None for x in (low, high, count)]
+    least, most, n = ends
+    if not (isinstance(least, int | float) and isinstance(most, int | float) and least < most
+            and type(n) is int and 1 <= n <= BUCKETS_MAX):
+        raise Unfit("takes constants: a low end, a higher one, and 1 to "
+                    f"{BUCKETS_MAX:,} buckets, as in WIDTH_BUCKET(cost, 0, 20000, 10)")
+    place = make("floor", make("div", make("mul", make("sub", value, low), count),
+                               constant(float(most - least))))
+    return make(
+        "case", make("is_null", value), constant(None), make("lt", value, low), constant(0),
+        make("le", high, value), constant(n + 1),
+        make("clamp", make("add", place, constant(1)), constant(1), count),
+    )
 
 
 def _boolean(node: exp.Boolean, scalars: Scalars) -> Expression:
@@ -535,6 +563,7 @@ HANDLERS: dict[type[exp.Expression], Handler] = {
     exp.Hour: _part("hour"),
     exp.Minute: _part("minute"),
     exp.DateDiff: _difference,
+    exp.WidthBucket: _bucket,
     exp.Anonymous: _anonymous,
 }
 
@@ -546,3 +575,6 @@ def _trim(node: exp.Trim, scalars: Scalars) -> Expression:
 
 
 HANDLERS[exp.Trim] = _trim
+NAMES = frozenset(
+    name.lower() for kind in HANDLERS if issubclass(kind, exp.Func) for name in kind.sql_names()
+) | frozenset(NAMED)

@@ -18,6 +18,7 @@ from planner.uncertainty import (
     derived_columns,
     interval_of,
     noisy_columns,
+    noisy_nodes,
     summed_width,
 )
 
@@ -92,6 +93,7 @@ def _first_levels(
     found: dict[int, int | None] = dict.fromkeys(SIZES)
     if not isinstance(expression, Column) and not _is_average(expression):
         return {}
+    noisy = noisy_nodes(expression, columns)
     for level in range(aim.levels - 1, -1, -1):
         widths = _widths(aim, columns, level)
         for size in SIZES:
@@ -100,7 +102,7 @@ def _first_levels(
                 c: _typical(aim, c, expression, size) if c in columns else c.domain.low
                 for c in columns_of(expression)
             }
-            interval = interval_of(expression, values, widths)
+            interval = interval_of(expression, values, widths, noisy)
             middle = None if interval is None else (interval[0] + interval[1]) / 2
             if is_close(middle, interval, aim.target):
                 found[size] = level

@@ -10,57 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from enum import Enum
-from math import isfinite
 
 from planner.bind import Context, bind_query
 from planner.bounding import check_rows, check_size
 from planner.catalog import Catalog, Kind
-from planner.domain import MOMENTS, Domain, Type, Value
+from planner.domain import MOMENTS, Domain, Type
 from planner.emit import Printer, column_name, literal, printer_for
 from planner.expression import Expression
+from planner.feature import Coding, Feature, scaled_ends, seconds
 from planner.functions.entry import number
 from planner.order import order_of
 from planner.parse import parse
 from planner.refusal import Refused
 from planner.relation import Relation, Release, kind_of, rows_max, unit_of, walk_relations
 
+__all__ = [
+    "BUCKETS_MAX", "CHOICES_MAX", "Coding", "Feature", "TrainingView", "bind_view", "scaled_ends",
+    "seconds",
+]
+
 CHOICES_MAX = 1_000  # a longer list of categories is hashed into buckets
 BUCKETS_MAX = 100_000
 COLUMNS_MAX = 5_000
-
-
-class Coding(Enum):
-    """How a column of the view becomes numbers."""
-
-    NUMBER = "number"  # scaled by its bounds
-    TRUTH = "truth"
-    MOMENT = "moment"  # seconds since 1970, scaled by its bounds
-    CHOICE = "choice"  # one of the declared values
-    BUCKETS = "buckets"  # a text hashed into a declared number of buckets
-    IMAGE = "image"
-    WAVES = "waves"  # an image as fixed features of its edges (models/wavelets.py)
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """One column of the view: public facts that encode it, the same here and in `predict`.
-
-    `low` and `high` are finite for NUMBER, TRUTH and MOMENT. `values` are the choices in order;
-    `buckets` counts them where a text is hashed. `nullable` adds an indicator where NULL is not
-    one of the choices.
-    """
-
-    name: str
-    coding: Coding
-    nullable: bool
-    low: float = 0.0
-    high: float = 1.0
-    values: tuple[str | int, ...] = ()
-    buckets: int = 0
-    shape: tuple[int, ...] = ()
-    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +165,6 @@ def _hint(name: str, kind: Type) -> str:
     return "a bounded number, a date, a boolean, a category or an image"
 
 
-def seconds(value: Value) -> float:
-    """Return a date or timestamp as seconds since 1970."""
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC).timestamp()
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
-    return float(value)
-
-
 # ---- the statement ---------------------------------------------------------------------------
 
 
@@ -249,9 +211,3 @@ def _coded(printer: Printer, feature: Feature, expression: Expression) -> str:
         digits = f"CAST('0x' || left(md5({text}), 12) AS BIGINT)"
         return f"CAST(COALESCE(1 + {digits} % {feature.buckets}, 0) AS INTEGER)"
     return f"COALESCE({text}, ''::BLOB)"
-
-
-def scaled_ends(feature: Feature) -> tuple[float, float]:
-    """Return the middle and half the width of a feature's bounds; a width of 0 counts as 1."""
-    middle, half = (feature.low + feature.high) / 2, (feature.high - feature.low) / 2
-    return middle, half if half > 0 and isfinite(half) else 1.0

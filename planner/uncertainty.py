@@ -7,13 +7,13 @@ taken at confidence 1 - 0.05 / j, so that all hold together with at least 95 % (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf, isfinite, sqrt
 from statistics import NormalDist
 
 from planner.domain import Domain, Type, Value
-from planner.expression import Call, Column, Expression, Literal, columns_of
+from planner.expression import Call, Column, Expression, Literal, columns_of, walk
 from planner.functions import FUNCTIONS, NotEnumerable, evaluate
 from planner.relation import Relation, Release, Summary, walk_relations
 
@@ -86,14 +86,25 @@ def ends_of(column: Column) -> tuple[Column, ...]:
     return tuple(replace(column, name=f"{column.name}_{end}") for end in ("low", "high"))
 
 
-def interval_of(expression: Expression, values: Values, widths: Widths) -> Interval | None:
+def noisy_nodes(expression: Expression, noisy: Iterable[Column]) -> frozenset[Expression]:
+    """Return the node and those below it that depend on a noisy column."""
+    columns = frozenset(noisy)
+    return frozenset(
+        node for node in walk(expression) if not columns.isdisjoint(columns_of(node))
+    )
+
+
+def interval_of(
+    expression: Expression, values: Values, widths: Widths, noisy: frozenset[Expression]
+) -> Interval | None:
     """Return the closed interval of an expression for one row, or None where it is not known.
 
     `values` gives every column of the expression, `widths` how far the exact number can lie
-    below and above each noisy one.
+    below and above each noisy one; `noisy` are the expression's noisy nodes, found once for all
+    rows.
     """
     try:
-        found = _interval(expression, values, widths)
+        found = _interval(expression, values, widths, noisy)
     except NotEnumerable:
         return None
     if found is None or not (isfinite(found[0]) and isfinite(found[1])):
@@ -101,8 +112,10 @@ def interval_of(expression: Expression, values: Values, widths: Widths) -> Inter
     return found
 
 
-def _interval(node: Expression, values: Values, widths: Widths) -> Interval | None:
-    if not any(column in widths for column in columns_of(node)):
+def _interval(
+    node: Expression, values: Values, widths: Widths, noisy: frozenset[Expression]
+) -> Interval | None:
+    if node not in noisy:
         value = evaluate(node, values)
         if not isinstance(value, int | float):
             return None
@@ -120,25 +133,30 @@ def _interval(node: Expression, values: Values, widths: Widths) -> Interval | No
     if not isinstance(node, Call):
         return None
     if node.function == "cast":
-        return _interval(node.arguments[1], values, widths) if node.domain.is_number else None
+        inside = node.arguments[1] if node.domain.is_number else None
+        return None if inside is None else _interval(inside, values, widths, noisy)
     constants = all(isinstance(a, Literal) for a in node.arguments[1:])
     if node.function in RISING and constants:
-        return _risen(node, values, widths)
+        return _risen(node, values, widths, noisy)
     if node.function == "from_two_rows":
-        return _from_two_rows(node, values, widths)
-    inner = [_interval(argument, values, widths) for argument in node.arguments]
+        return _from_two_rows(node, values, widths, noisy)
+    inner = [_interval(argument, values, widths, noisy) for argument in node.arguments]
     ends = [end for end in inner if end is not None]
     return _combined(node.function, ends) if len(ends) == len(inner) else None
 
 
-def _from_two_rows(node: Call, values: Values, widths: Widths) -> Interval | None:
+def _from_two_rows(
+    node: Call, values: Values, widths: Widths, noisy: frozenset[Expression]
+) -> Interval | None:
     """Ends of a statistic that needs two rows: with fewer, all it can be, or unknown."""
-    rows, value = (_interval(argument, values, widths) for argument in node.arguments)
+    rows, value = (_interval(argument, values, widths, noisy) for argument in node.arguments)
     return value if rows is not None and rows[0] >= 2 else node.domain.interval
 
 
-def _risen(node: Call, values: Values, widths: Widths) -> Interval | None:
-    inside = _interval(node.arguments[0], values, widths)
+def _risen(
+    node: Call, values: Values, widths: Widths, noisy: frozenset[Expression]
+) -> Interval | None:
+    inside = _interval(node.arguments[0], values, widths, noisy)
     python = FUNCTIONS[node.function].python
     if inside is None or python is None:
         return None

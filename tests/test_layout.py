@@ -27,15 +27,16 @@ DOORS: dict[str, tuple[str, ...]] = {
     "dp_accounting": ("mechanisms/sampled.py",),
     "duckdb": ("engine/database.py",),
     "keras": (),
-    "matplotlib": ("engine/picture.py",),
+    "matplotlib": ("engine/picture.py", "models/picture.py"),
     "pandas": ("engine/result.py",),
     "pyarrow": ("engine/result.py",),
     "sklearn": (),
     "sqlalchemy": ("engine/ledger_store.py", "engine/ledger_tables.py", "engine/answers.py"),
     "sqlglot": tuple(
         f"planner/{name}.py" for name in (
-            "bind", "collector", "joins", "measures", "moments", "parse", "quantiles", "scalar",
-            "scope", "subqueries", "target_text", "totals", "unit_measures", "windows",
+            "bind", "collector", "joins", "measures", "moments", "parse", "predictions",
+            "quantiles", "scalar", "scope", "spellings", "subqueries", "target_text", "totals",
+            "unit_measures", "windows",
         )
     ),
     "tensorflow": ("models/tensors.py",),

@@ -6,6 +6,7 @@ conditions that change the text and not the meaning) are among the rewrites.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice, product
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.attacks.curators import Kind, curator
+from benchmarks.attacks.curators import Kind, curator, reopened
 from benchmarks.attacks.reconstruction import DECLARED, people
 
 ANALYSTS = tuple(f"analyst{i}" for i in range(10))
@@ -84,3 +85,31 @@ def averaged(
         charges = len(asked.engine.history())
     return Averaged(len(answers), charges, len(set(answers)), float(spent), answers[0],
                     float(np.mean(answers)), truth)
+
+
+def by_processes(
+    kind: Kind, folder: Path, seed: int, *, processes: int = 10, times: int = 54,
+    epsilon: float = 0.1,
+) -> Averaged:
+    """Ask one question in other words by other analysts in processes of their own, all at once."""
+    rows = people(np.random.default_rng(seed))
+    truth = int(np.sum(rows["sick"] & (rows["code"] > 5)))
+    with curator(kind, folder, rows, DECLARED, each=epsilon, more=QUOTAS) as asked:
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(processes) as pool:
+            parts = pool.starmap(_in_a_process, [
+                (kind, folder, place, times, epsilon) for place in range(processes)])
+        spent, charges = asked.engine.budget().spent.epsilon, len(asked.engine.history())
+    answers = [answer for part in parts for answer in part]
+    return Averaged(len(answers), charges, len(set(answers)), float(spent), answers[0],
+                    float(np.mean(answers)), truth)
+
+
+def _in_a_process(
+    kind: Kind, folder: Path, place: int, times: int, epsilon: float
+) -> list[float]:
+    analyst = ANALYSTS[place % len(ANALYSTS)]
+    texts = islice(rewrites(), place, place + times)  # each begins with another spelling
+    with reopened(kind, folder, each=epsilon) as asked:
+        found = [asked.ask(text, epsilon, analyst=analyst) for text in texts]
+    return [float(rows[0][0]) for rows in found if rows is not None]

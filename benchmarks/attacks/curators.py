@@ -118,6 +118,13 @@ def curator(
         also(folder / "data.duckdb")
     (folder / "policy.yaml").write_text(
         policy_text(folder, declared, epsilon, delta, rows, more), encoding="utf-8")
+    with reopened(kind, folder, each=each) as opened:
+        yield opened
+
+
+@contextmanager
+def reopened(kind: Kind, folder: Path, *, each: float = 1.0) -> Iterator[Curator]:
+    """Open a curator on a table that is there already: a restart, or another process."""
     private = kind is Kind.DISCREET
     with Engine.open(folder / "policy.yaml", insecure_testing=not private) as engine:
         yield Curator(kind, engine, each)
@@ -129,4 +136,4 @@ def accuracy(guesses: Any, truth: Any) -> float:
 
 
 __all__ = ["Columns", "Curator", "Kind", "Rows", "accuracy", "curator", "one_table",
-           "policy_text", "write_table"]
+           "policy_text", "reopened", "write_table"]

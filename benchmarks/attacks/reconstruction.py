@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.attacks.curators import Curator, Kind, accuracy, curator, one_table
-from engine.audit_decoding import least_squares, linear_program
+from engine.audit_decoding import correlation, least_squares, linear_program
 from engine.audit_reconstruction import PRIME, condition, subset_of
 
 PATIENTS, QUESTIONS = 256, 1_024
-BATCH = 32  # counts in one question; their number changes how long it takes and nothing else
+BATCH = 128  # counts in one question; their number changes how long it takes and nothing else
 DECLARED = one_table("code: {integer: [0, 255], not_null: true}\nsick: boolean")
 
 
@@ -67,9 +67,10 @@ def reconstruct(
     truth = rows["sick"][np.argsort(rows["code"])].astype(int)
     with curator(kind, folder, rows, DECLARED, epsilon=epsilon, each=each) as opened:
         subsets, answers, used = ask_all(opened, rng, patients, questions, share)
-    found = {"asked": float(len(answers)), "share": used, "least squares": 0.5}
+    found = {"asked": float(len(answers)), "share": used, "least squares": 0.5, "correlation": 0.5}
     if len(answers):
         found["least squares"] = accuracy(least_squares(subsets, answers), truth)
+        found["correlation"] = accuracy(correlation(subsets, answers), truth)
         if linear:
             found["linear program"] = accuracy(linear_program(subsets, answers), truth)
     return found

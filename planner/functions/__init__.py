@@ -6,17 +6,19 @@ What is not here does not exist for an analyst. `make` is the only way to build 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, datetime
 
 from planner.domain import Type, Value
 from planner.expression import Call, Expression, Literal, sort_key
 from planner.functions.arithmetic import ARITHMETIC
 from planner.functions.calendar import CALENDAR
 from planner.functions.entry import Function, Unfit
+from planner.functions.learned import LEARNED
 from planner.functions.logic import LOGIC, clips_one
 from planner.functions.texts import TEXTS
 
 FUNCTIONS: Mapping[str, Function] = {
-    entry.name: entry for entry in (*LOGIC, *ARITHMETIC, *TEXTS, *CALENDAR)
+    entry.name: entry for entry in (*LOGIC, *ARITHMETIC, *TEXTS, *CALENDAR, *LEARNED)
 }
 
 
@@ -112,6 +114,8 @@ def evaluate(expression: Expression, values: Mapping[Expression, Value | None]) 
         return int(result) if result.is_integer() else result
     if expression.domain.type is Type.REAL and type(result) is int:
         return float(result)  # 7 // 2 and 7.0 // 2 differ
+    if expression.domain.type is Type.TIMESTAMP and type(result) is date:
+        return datetime(result.year, result.month, result.day)  # a day beside moments is one
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from math import ceil, floor
 
 from planner.domain import MEMBERS_MAX, MOMENTS, Domain, Type, Value, boolean, integer, real, text
 from planner.expression import Expression, Literal
@@ -17,6 +18,7 @@ PARTS: dict[str, tuple[int, int] | None] = {
 }
 DAYS = {"day": 1.0, "week": 7.0, "month": 28.0, "quarter": 90.0, "year": 365.0,
         "hour": 1 / 24, "minute": 1 / 1440, "second": 1 / 86400}
+MONTHS = {"month": 1, "quarter": 3, "year": 12}
 SHIFT_MAX = 100_000
 # DuckDB raises where a moment leaves its range, so every moment stays within these years: stored
 # ones by policy, shifted ones by their bounds, and those read from text by a test.
@@ -114,12 +116,20 @@ def _difference(arguments: tuple[Expression, ...]) -> Domain:
     nullable = any_null(arguments)
     if None in (start.low, start.high, end.low, end.high):
         return integer(None, None, nullable)
-    moments = [as_moment(x, Type.TIMESTAMP) for x in (end.low, start.high, end.high, start.low)]
-    day = timedelta(days=1)
-    shortest = (moments[0] - moments[1]) / day
-    longest = (moments[2] - moments[3]) / day
-    size = DAYS[part]
-    return integer(int(shortest / size) - 1, int(longest / size) + 1, nullable)
+    low = _units(part, end.low) - _units(part, start.high)
+    high = _units(part, end.high) - _units(part, start.low)
+    return integer(floor(low) - 1, ceil(high) + 1, nullable)
+
+
+def _units(part: str, value: Value | None) -> float:
+    """Return how many units lie before a moment; months are counted, not measured in days."""
+    moment = as_moment(value, Type.TIMESTAMP)
+    if not isinstance(moment, datetime):
+        raise Unfit(f"needs a moment, got {value!r}")
+    months = moment.year * 12 + moment.month
+    if part in MONTHS:
+        return months / MONTHS[part]
+    return (moment - datetime(1, 1, 1)) / timedelta(days=1) / DAYS[part]
 
 
 def _shift_days(arguments: tuple[Expression, ...]) -> Domain:

@@ -13,10 +13,20 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from benchmarks.attacks import averaging, census, differencing, linkage, membership, query_search
+from benchmarks.attacks import (
+    averaging,
+    census,
+    differencing,
+    floating,
+    levels,
+    linkage,
+    membership,
+    model_membership,
+    query_search,
+)
 from benchmarks.attacks.curators import Kind, curator
 from benchmarks.attacks.reconstruction import DECLARED, people, reconstruct
-from engine.audit_decoding import least_squares, linear_program
+from engine.audit_decoding import correlation, least_squares, linear_program
 
 FALSE_ALARM = 4.9  # standard deviations
 BIT_BOUND = math.e / (1 + math.e) + 1e-6
@@ -68,8 +78,20 @@ def test_reconstruction_wins_without_a_budget_and_loses_with_one(tmp_path: Path)
         assert run["linear program"] >= least
     private = runs(Kind.DISCREET, databases)
     assert private[0]["asked"] == questions  # the attacker could afford all of them
-    for way in ("least squares", "linear program"):
+    for way in ("least squares", "linear program", "correlation"):
         assert fmean(run[way] for run in private) <= limit(0.53, size * databases)
+
+
+def test_correlation_guesses_best_under_much_noise() -> None:
+    """Why it is among the decoders: what it finds there is what the budget leaves to be found."""
+    rng = np.random.default_rng(8)
+    right = {correlation: 0.0, least_squares: 0.0}
+    for _ in range(60):
+        subsets, bits = rng.integers(0, 2, (256, 128)), rng.integers(0, 2, 128)
+        answers = subsets @ bits + rng.normal(0, 20, 256)
+        for decode in right:
+            right[decode] += float(np.mean(decode(subsets, answers) == bits)) / 60
+    assert right[correlation] > right[least_squares] > 0.53
 
 
 # ---- one patient ---------------------------------------------------------------------------
@@ -130,6 +152,33 @@ def test_dummy_conditions_are_paid_for_or_share_the_answer(tmp_path: Path) -> No
     assert found.spent <= 1
 
 
+def test_processes_at_once_get_one_answer_for_one_charge(tmp_path: Path) -> None:
+    found = averaging.by_processes(Kind.DISCREET, tmp_path / "a", 1, processes=3, times=18)
+    assert (found.answers, found.charges, found.distinct) == (54, 1, 1)
+    assert found.spent == pytest.approx(0.1)
+
+
+# ---- beside the numbers --------------------------------------------------------------------
+
+
+def test_an_accuracy_target_tells_what_epsilon_allows(tmp_path: Path) -> None:
+    """The level at which it stopped and the number there, by what was learned of both."""
+    ratios = levels.learned(tmp_path, 1_200, 1.0)
+    assert len({seen[0] for seen in ratios}) > 3  # it does stop at different levels
+    tries, right = 400, []
+    for bit in (False, True):
+        right += levels.again(tmp_path / str(bit), bit, ratios, tries)
+    assert fmean(right) <= limit(BIT_BOUND, 2 * tries)
+    assert fmean(right) > 0.55  # the attack works, as far as it may
+    assert all(levels.guessed(Kind.EXACT, tmp_path / "exact", ratios, 4))
+
+
+def test_the_last_bits_of_an_answer_tell_nothing(tmp_path: Path) -> None:
+    assert floating.identified(lambda n: floating.released(tmp_path / str(n), n, 200)) == 0
+    pytest.importorskip("diffprivlib", reason="diffprivlib is missing")
+    assert floating.identified(lambda n: floating.float_noise(n, 4_000)) > 0.15
+
+
 # ---- membership, attributes, blocks, links -------------------------------------------------
 
 
@@ -141,6 +190,17 @@ def test_membership_is_seen_in_exact_means_and_not_in_released_ones(tmp_path: Pa
     assert exact["tpr"] > 0.3
     assert private["tpr"] <= limit(0.01 * math.e + 1e-6, 100)
     assert private["auc"] < 0.7
+
+
+def test_membership_is_seen_in_models_without_a_budget_only(tmp_path: Path) -> None:
+    size = {"people": 60, "features": 120}
+    naive = model_membership.inferred(Kind.UNBUDGETED, tmp_path / "naive", 1, models=2, each=10.0,
+                                      times=6, **size)
+    assert naive["loss threshold"]["auc"] > 0.7
+    private = model_membership.inferred(Kind.DISCREET, tmp_path / "private", 1, models=8, **size)
+    for attack in ("loss threshold", "shadow models"):
+        assert private[attack]["tpr"] <= limit(0.01 * math.e + 1e-6, 8 * 30)
+        assert private[attack]["auc"] < 0.65
 
 
 def test_bred_questions_tell_a_bit_from_exact_answers_only(tmp_path: Path) -> None:

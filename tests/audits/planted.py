@@ -40,9 +40,14 @@ FAULTS = "tests/engine/test_ledger_faults.py::"
 SNAPSHOT = "tests/engine/test_snapshot.py::"
 LOCALITY = "tests/engine/test_snapshot_locality.py::"
 STATE = "tests/attacks/test_state_channels.py::"
+TRAINED = "tests/engine/test_record.py::test_a_training_path_replays_on_neighbours"
 EPSILON = "tests/audits/test_empirical_epsilon.py::"
 STORED = "tests/engine/test_stored_columns.py::"
+BATCHES = "tests/engine/test_batches.py::"
 SETTLING = "tests/engine/test_ledger_settling.py::"
+DURABLE = "tests/engine/test_ledger_durability.py::"
+WEIGHED = "tests/engine/test_averaging.py::test_one_patient_weighs_no_more_than_stated"
+WEIGHTS = "tests/engine/test_averaging.py::test_every_choice_costs_what_was_charged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,21 @@ class Planted:
 
 
 PLANTED = (
+    # ---- how much a patient weighs in an average
+    Planted("distances on both sides of a center cancel in a patient's weight",
+            "planner/bounded_sql.py", "CAST(SUM(ABS({part})) AS HUGEINT)",
+            "CAST(ABS(SUM({part})) AS HUGEINT)", (WEIGHED,)),
+    Planted("only patients with many rows weigh less", "planner/bounded_sql.py",
+            "GROUP BY u HAVING {total} > {allowed}", "GROUP BY u HAVING {weights[0]} > {allowed}",
+            (WEIGHED,)),
+    Planted("a cap twice as wide as is stated", "planner/bounded_sql.py",
+            "+ {cap - 1}) // {cap}", "+ {cap - 1}) // {cap + cap}", (WEIGHED,)),
+    Planted("a cap's sum takes its count's part of the epsilon as well", "planner/averaging.py",
+            "one = Fraction(sums + counts, SUM_TO_COUNT * sums + counts)", "one = Fraction(1)",
+            (WEIGHTS,)),
+    Planted("a cap forgotten in the key of a kept answer", "planner/price.py",
+            "    if strategy.caps:\n", "    if False:\n",
+            ("tests/engine/test_averaging.py::test_another_cap_is_another_answer",)),
     # ---- how far a patient moves a number
     Planted("sensitivity halved", "planner/bounding.py",
             "        total = self.rows * largest\n",
@@ -206,8 +226,8 @@ PLANTED = (
             (STATE + "test_public_keys_come_in_one_order_and_are_all_there",)),
     # ---- prices
     Planted("several Gaussian columns at the multiplier of one", "planner/price.py",
-            "return _root(Fraction(_multiplier(budget)) ** 2 * budget.columns)",
-            "return _root(Fraction(_multiplier(budget)) ** 2)",
+            "return _root(Fraction(multiplier(budget)) ** 2 * budget.columns / weight)",
+            "return _root(Fraction(multiplier(budget)) ** 2 / weight)",
             (KNOWN + "test_7b_the_events_of_many_columns_never_cost_more_than_asked",
              EPSILON + "test_nobody_proves_more_than_was_charged",
              "tests/engine/test_cases.py::"
@@ -274,13 +294,13 @@ PLANTED = (
             "        raise RuntimeError(str(reader.database))\n\n    def _answer_within",
             ("tests/engine/test_faults.py::"
              "test_a_failure_after_the_charge_says_one_fixed_text",)),
-    Planted("a budget checked before this charge, not after it", "mechanisms/filter.py",
-            "        return self.rail_a_holds(total) or self.rail_b_holds(total)\n",
-            "        return self.rail_a_holds(spent) or self.rail_b_holds(total)\n",
+    Planted("a budget checked before this charge, not after it", "engine/ledger.py",
+            "        if not self._filter.holds(total):\n",
+            "        if not self._filter.holds(spent):\n",
             (LEDGER + "test_over_budget_says_the_numbers_and_charges_nothing",)),
     Planted("a rail without its delta", "mechanisms/filter.py",
-            "            and Fraction(total.exact_floor_delta) <= self.delta_floor\n",
-            "            and Fraction(total.exact_floor_delta) <= self.delta_total\n",
+            "            and _at_most(total.exact_floor_delta, self.delta_floor)\n",
+            "            and _at_most(total.exact_floor_delta, self.delta_total)\n",
             ("tests/mechanisms/test_privacy_filter.py",)),
     Planted("an analyst's quota not looked at", "engine/ledger.py",
             "        if quota is not None and not own_total.exact_epsilon <= quota:\n",
@@ -294,6 +314,30 @@ PLANTED = (
             "known is not receipt or (receipt.plan_hash, receipt.data_version) != (\n",
             "known is not receipt or (plan_hash, data_version) != (\n",
             (LEDGER + "test_a_receipt_pays_for_one_run_of_what_was_charged",)),
+    Planted("acknowledged before it is durable", "engine/ledger.py",
+            "            session.flush(commit)\n            self._tell_witness(row[0], row[-1])\n",
+            "            self._tell_witness(row[0], row[-1])\n",
+            (DURABLE + "test_nothing_is_acknowledged_before_its_bytes_are_on_disk",)),
+    Planted("a flush taken for one that began too early", "engine/ledger_log.py",
+            "            if commit <= self._flushed:\n",
+            "            if commit <= self._flushed + 1:\n",
+            (DURABLE + "test_nothing_is_acknowledged_before_its_bytes_are_on_disk",)),
+    Planted("a failed flush forgotten", "engine/ledger_log.py",
+            "                self.has_failed = True\n                raise\n",
+            "                raise\n",
+            (DURABLE + "test_who_waited_for_a_flush_that_failed_is_not_acknowledged_by_the_next",)),
+    Planted("the witness told of what another has not flushed", "engine/ledger.py",
+            "            session.flush(session.written + 1)", "            session.flush(0)",
+            (DURABLE + "test_what_another_process_has_not_flushed_is_not_told_to_the_witness",)),
+    Planted("a log that others do not write", "engine/ledger_log.py",
+            "        if os.fstat(self._file).st_nlink == 0:\n",
+            "        if os.fstat(self._file).st_nlink < 0:\n",
+            (DURABLE + "test_a_log_that_was_removed_acknowledges_nothing",
+             DURABLE + "test_a_child_whose_parent_closes_the_ledger_charges_no_more")),
+    Planted("the ledger's file opened beside SQLite", "engine/ledger_store.py",
+            "    if not path.exists():\n        return\n",
+            "    if not path.exists():\n        return\n    path.read_bytes()\n",
+            (DURABLE + "test_a_process_that_comes_and_goes_takes_the_log_from_nobody",)),
     Planted("a restored ledger accepted", "engine/ledger.py",
             "if (seq, digest) != self._seen and self._hash_at(cursor, seq) != digest:",
             "if seq < 0:",
@@ -338,6 +382,36 @@ PLANTED = (
             "        if name not in known and value:\n",
             "        if name not in known and value and False:\n",
             ("tests/engine/test_cases.py::test_a_refused_case_is_refused_by_its_rule",)),
+    Planted("a refusal that does not wait for its slot", "engine/timing.py",
+            "    try:\n        yield\n    finally:\n        took",
+            "    yield\n    if True:\n        took",
+            ("tests/engine/test_timing.py::test_work_ends_at_a_whole_number_of_slots",)),
+    # ---- several questions at one price
+    Planted("a batch charged as one of its columns", "engine/batch.py",
+            "    due = remaining(workload.plan, frozenset(known))\n",
+            "    due = remaining(workload.plan, frozenset(known) "
+            "| {*sorted(workload.shares)[1:]})\n",
+            (BATCHES + "test_every_noised_column_is_paid_for",)),
+    Planted("every column of a batch at the whole epsilon", "planner/price.py",
+            "        return replace(self, columns=1 / share)\n",
+            "        return replace(self, columns=Fraction(1))\n",
+            (BATCHES + "test_a_dashboard_is_one_charge_of_what_was_asked_and_then_free",)),
+    Planted("levels that add up finer groups forget to scale them", "planner/bounded_sql.py",
+            "    inner = _print(replace(release, keys=finer), strategy,",
+            "    inner = _print(replace(release, keys=finer), "
+            "replace(strategy, shape=Shape.FEW_ROWS),",
+            (BATCHES + "test_a_batch_replays_on_neighbours",), "scaled"),
+    Planted("two questions' own answers under one number", "engine/batch.py",
+            "    if bound.givens:\n", "    if bound.givens and False:\n",
+            (BATCHES + "test_nested_questions_keep_their_own_answers_apart",)),
+    Planted("an answer that was put together counted as measured", "engine/releases.py",
+            "    return next((c for c in columns if not isinstance(c, Combined)), None)\n",
+            "    return next(columns, None)\n",
+            (BATCHES + "test_a_kept_answer_that_was_put_together_is_never_measured_again",)),
+    Planted("the noise of half of what an answer is made of", "planner/workload.py",
+            "        for number, factor in recipe.parts\n    )\n\n\ndef view_of",
+            "        for number, factor in recipe.parts[:1]\n    )\n\n\ndef view_of",
+            (BATCHES + "test_a_sum_made_of_an_average_has_the_noise_it_says",)),
     # ---- training
     Planted("a gradient clipped by row, not by patient", "models/clipping.py",
             "KEPT / (safe + SOFTENING) if", "KEPT + 0 * safe if",
@@ -346,6 +420,42 @@ PLANTED = (
             "_advance(state, noisy / run.expected, run)",
             "_advance(state, noisy / max(len(batch), 1), run)",
             ("tests/models/test_descent.py::test_the_sum_is_divided_by_the_expected_batch",)),
+    Planted("sums of products over rows, not over a patient's mean", "planner/sufficient.py",
+            '    scale = f"{products.grid}e0 / n"\n', '    scale = f"{products.grid}e0"\n',
+            ("tests/engine/test_training_statistics.py::"
+             "test_one_patient_moves_the_sums_no_further_than_stated",)),
+    Planted("a table's rows taken for different values", "models/embedding.py",
+            "own[:, :, None] == own[:, None, :]", "own[:, :, None] > own[:, None, :]",
+            ("tests/models/test_gradients.py::"
+             "test_the_sum_is_that_of_each_patients_own_gradient",), "embedded"),
+    Planted("a forest that counts rows, not patients", "models/forest.py",
+            "np.repeat(GRID // np.maximum(sizes, 1), sizes)", "np.repeat(GRID + 0 * sizes, sizes)",
+            ("tests/engine/test_training_forest.py::"
+             "test_one_patient_moves_the_leaves_no_further_than_stated",)),
+    Planted("rows of products not clipped", "planner/sufficient.py",
+            "LEAST(1e0, {double(products.clip)} / GREATEST({square}, 1e-9))",
+            "LEAST(1e0, 1e9 / GREATEST({square}, 1e-9))",
+            ("tests/engine/test_training_statistics.py::"
+             "test_one_patient_moves_the_sums_no_further_than_stated",)),
+    Planted("a model's input not clamped in SQL", "planner/functions/learned.py",
+            '    return f"LEAST(GREATEST(COALESCE({scaled}, 0e0), -1e0), 1e0)"\n',
+            '    return f"COALESCE({scaled}, 0e0)"\n',
+            ("tests/engine/test_predictions.py::test_squares_are_of_the_numbers",)),
+    Planted("a model trained without privacy gets a name", "engine/published.py",
+            "    if not (model.is_private or insecure):\n", "    if False:\n",
+            ("tests/engine/test_predictions.py::test_a_name_is_kept_and_checked",)),
+    Planted("importance that counts all rows of a patient", "models/importance.py",
+            "    rows = table.starts[:-1]\n", "    rows = np.arange(table.starts[-1])\n",
+            (TRAINED,), "importance"),
+    Planted("metrics that count all rows of a patient", "models/evaluation.py",
+            "    rows = table.starts[units]  # a patient's first row, in the secret random order "
+            "of its rows\n",
+            "    rows = np.concatenate([np.arange(*table.starts[u : u + 2]) for u in units])\n",
+            (TRAINED,), "metrics and not mlp"),
+    Planted("a batch that is as large as the table allows", "models/descent.py",
+            "    return np.flatnonzero(randomness.uint64(units) < threshold)\n",
+            "    return np.argsort(randomness.uint64(units))[: max(1, round(rate * units))]\n",
+            (TRAINED,), "batches"),
     Planted("float noise in training", "models/descent.py",
             "found: Vector = (whole + drawn).astype(np.float64) * step",
             "found: Vector = safe + drawn * step",

@@ -146,6 +146,8 @@ def _derived(r: Random, depth: int) -> tuple[str, list[tuple[str, str]], str | N
                            f"FIRST_VALUE({number})", "COUNT(*)", f"SUM(CLAMP({number}, 0, 9))",
                            f"MIN({number})"])
         by = scalar(r, columns, r.choice(["number", "date", "text"]), 1)
+        if not window.startswith(("RANK", "DENSE", "COUNT", "SUM", "MIN")):
+            by += f", {_all(columns)}"
         part = f", {scalar(r, columns, 'text', 1)}" if r.random() < 0.3 else ""
         return (f"(SELECT {unit} AS pid, {', '.join(shown)}, {window} OVER (PARTITION BY {unit}"
                 f"{part} ORDER BY {by}) AS w FROM {inner}{where}) AS t",
@@ -167,9 +169,14 @@ def _derived(r: Random, depth: int) -> tuple[str, list[tuple[str, str]], str | N
         ])
         return (f"(SELECT {unit} AS pid, {', '.join(shown)} FROM {inner} WHERE {test}) AS t",
                 offered, "t.pid")
-    rank = f"ROW_NUMBER() OVER (PARTITION BY {unit} ORDER BY {number})"
+    rank = f"ROW_NUMBER() OVER (PARTITION BY {unit} ORDER BY {number}, {_all(columns)})"
     return (f"(SELECT {unit} AS pid, {', '.join(shown)} FROM {inner}{where} "
             f"QUALIFY {rank} {r.choice(['<= 3', '= 1', '< 2'])}) AS t", offered, "t.pid")
+
+
+def _all(columns: list[tuple[str, str]]) -> str:
+    """Name every column: rows that tie in all of them are alike, so that no order matters."""
+    return ", ".join(name for name, _ in columns)
 
 
 def question(r: Random) -> str:

@@ -15,9 +15,11 @@ the recorded one: by then it is public. Then
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ import engine.accuracy
 import engine.execution
 import engine.releases
 import models.descent
+import models.evaluation
+import models.importance
 from engine import Engine, Refused
 from planner.bounded_sql import SELECTION
 from tests.engine.replay import flat
@@ -99,6 +103,23 @@ def asked(engine_: Engine, sql: str, like: Recording | None = None, **settings: 
     return record(run, like)
 
 
+def asked_together(
+    engine_: Engine, sqls: Sequence[str], like: Recording | None = None, **settings: Any
+) -> Recording:
+    """Record several questions at one price; the result is all that an analyst holds."""
+
+    def run() -> Any:
+        try:
+            found = engine_.query_many(sqls, **{"epsilon": 1, **settings})
+        except Exception as error:
+            return f"failed: {type(error).__name__}"
+        return str(found.plan), [
+            (r.columns, r.table.types, repr(r.rows), repr(r.intervals), str(r.plan)) for r in found
+        ]
+
+    return record(run, like)
+
+
 def trained(
     engine_: Engine, sql: str, like: Recording | None = None, **settings: Any
 ) -> Recording:
@@ -138,6 +159,8 @@ def _watched(found: Recording, like: Recording | None) -> Iterator[None]:
         (engine.accuracy, "choose_keys"): _choice(met),
         (engine.accuracy, "_draw"): _levels(met),
         (models.descent, "noised"): _step(met),
+        (models.importance, "gaussian"): _counted("importance", met),
+        (models.evaluation, "gaussian"): _counted("metrics", met),
     }
     with pytest.MonkeyPatch.context() as patch:
         for (module, name), wrapped in places.items():
@@ -214,4 +237,22 @@ def _step(met: Any) -> Any:
     return wrap
 
 
-__all__ = ["Primitive", "Recording", "asked", "differences", "record", "trained"]
+def _counted(name: str, met: Any) -> Any:
+    """Training: a table of counts in which one patient is once; `cells` is what the caller has."""
+
+    def wrap(true: Any) -> Any:
+        def sample(sigma: float, size: int, randomness: Any) -> Any:
+            cells = sys._getframe(1).f_locals["cells"]
+            given = {(i,): float(n) for i, n in enumerate(cells.ravel())}
+            # Drawn in a replay too: what is simulated later comes from the same randomness.
+            drawn = true.sample(sigma, size, randomness)
+            noisy = met((name, cells.shape, sigma), 1.0, 1.0, given,
+                        lambda: cells.ravel() + drawn)
+            return noisy - cells.ravel()
+
+        return SimpleNamespace(sample=sample)
+
+    return wrap
+
+
+__all__ = ["Primitive", "Recording", "asked", "asked_together", "differences", "record", "trained"]

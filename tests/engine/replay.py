@@ -228,9 +228,9 @@ def open_clinic(folder: Path, name: str, source: Path | None, change: Change | N
 # ---- replay -------------------------------------------------------------------------------
 
 def replayed(engine: Engine, sql: str, rows: int | None = None, like: Run | None = None,
-             bounds: Bounds = Bounds.DECLARED) -> Run:
-    """Run the statements that epsilon 0.5 would run, and keep what noise would be added to."""
-    settings = Settings(0.5, None, rows, bounds=bounds)
+             bounds: Bounds = Bounds.DECLARED, epsilon: float = 0.5) -> Run:
+    """Run the statements that this epsilon would run, and keep what noise would be added to."""
+    settings = Settings(epsilon, None, rows, bounds=bounds)
     bound, plan = engine._plan(sql, settings, engine._data)
     return run_exactly(bound, plan, engine._data.database, engine._data.public, like)
 

@@ -80,6 +80,33 @@ def test_sql_comes_from_an_argument_a_file_or_standard_input(run, clinic):
     assert run("query", "-", "--format", "csv", given=BY_SEX)[1] == first
 
 
+def test_several_questions_have_one_price(run, clinic):
+    total = "SELECT COUNT(*) AS n FROM patients"
+    (clinic / "dashboard.sql").write_text(f"-- two of them; really\n{BY_SEX};\n{total};\n")
+    before = json.loads(run("budget", "--format", "json")[1])
+    told = run("explain", BY_SEX, total, "--epsilon", "0.5")[1]
+    assert "epsilon 0.5, delta 0" in told
+    code, out, err = run("query", "-f", "dashboard.sql", "--epsilon", "0.5")
+    assert (code, err) == (0, "")
+    assert "price: epsilon 0.5 for all 2 together" in out
+    assert "2 questions; price: epsilon 0.5 together; left: " in out
+    after = json.loads(run("budget", "--format", "json")[1])
+    assert after["charges"] == before["charges"] + 1
+    assert after["spent"]["epsilon"] - before["spent"]["epsilon"] == pytest.approx(0.5)
+    found = json.loads(run("query", f"{BY_SEX}; {total}", "--epsilon", "0.5", "--format",
+                           "json")[1])
+    assert found["cached"] is True
+    parts = sum(row["n"] for row in found["results"][0]["rows"])
+    assert found["results"][1]["rows"][0]["n"] == pytest.approx(parts)
+    tables = run("query", BY_SEX, total, "--epsilon", "0.5", "--format", "csv")[1].split("\n\n")
+    assert [t.splitlines()[0] for t in tables] == ["sex,n,n_low,n_high", "n,n_low,n_high"]
+    pages = run("query", BY_SEX, total, "--epsilon", "0.5", "--format", "markdown")[1]
+    assert pages.count("###") == 2
+    told = json.loads(run("explain", BY_SEX, total, "--epsilon", "0.5", "--format", "json")[1])
+    assert told["kept"] is True
+    assert run("budget", "--format", "json")[1] == json.dumps(after, indent=2) + "\n"
+
+
 def test_output_and_plot_are_written(run, tmp_path):
     pytest.importorskip("matplotlib")
     code, out, err = run("query", BY_SEX, "-o", tmp_path / "n.csv", "--format", "csv",
@@ -173,7 +200,9 @@ def run_in(folder, run, word, monkeypatch):
     (["query", BY_SEX, "--plot", "a.doc"], 2, "end it with .png"),
     (["quary", BY_SEX], 2, "quary"),
     (["query", "SELECT patient_id FROM patients"], 3, "refused ("),
-    (["query", "SELECT 1; SELECT 2"], 3, "refused (one-statement)"),
+    (["query", BY_SEX + "; DROP TABLE visits"], 3, "refused (only-select): question 2"),
+    (["query", BY_SEX, "SELECT COUNT(*) FROM visits", "--error", "5%"], 2, "--error belongs to"),
+    (["query", BY_SEX, "-"], 2, "one of the three"),
     (["query", BY_SEX, "--epsilon", "-1"], 3, "refused (epsilon)"),
     (["query", BY_SEX, "--epsilon", "inf"], 3, "refused (epsilon)"),
     (["explain", "SELECT nothing FROM nowhere"], 3, "refused ("),

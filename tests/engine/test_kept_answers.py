@@ -71,6 +71,8 @@ REWRITES = [
     ("SELECT COUNT(*) FROM visits v JOIN patients p USING (patient_id) WHERE p.sex = 'F'",
      "SELECT COUNT(*) FROM patients p, visits v WHERE p.sex = 'F' AND p.patient_id = v.patient_id"),
     ("SELECT SUM(cost + los) FROM visits", "SELECT SUM(los + cost) FROM visits"),
+    ("SELECT SUM(v.los + p.birth_year) FROM visits v JOIN patients p USING (patient_id)",
+     "SELECT SUM(p.birth_year + v.los) FROM patients p JOIN visits v USING (patient_id)"),
     ("SELECT COUNT(cost) FROM visits", "SELECT COUNT(*) FROM visits WHERE cost IS NOT NULL"),
     ("SELECT COUNT(*) FILTER (WHERE readmitted) FROM visits", "SELECT COUNT_IF(readmitted) FROM "
      "visits"),

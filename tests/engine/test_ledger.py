@@ -22,6 +22,7 @@ from sqlalchemy.schema import CreateTable
 
 from engine.errors import Broken, LedgerError, OverBudget
 from engine.ledger import Ledger, Receipt
+from engine.ledger_rows import COLUMNS
 from engine.ledger_tables import Statements, charges_table
 from mechanisms.loss import PrivacyLoss
 
@@ -362,8 +363,9 @@ def test_the_same_statements_fit_postgresql() -> None:
     statements = Statements(dialect)
     for statement in vars(statements).values():
         assert statement._names is None  # PostgreSQL's drivers take names
+    assert statements.insert._order == COLUMNS
     assert "FOR UPDATE" in statements.lock._text
-    assert "%(analyst)s" in statements.newest_two._text
+    assert "%(analyst)s" in statements.newest_of._text
     assert "seq BIGINT NOT NULL" in str(CreateTable(charges_table).compile(dialect=dialect))
 
 

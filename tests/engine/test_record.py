@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
 import pytest
 
 import engine.accuracy
@@ -63,18 +66,106 @@ def keyed(monkeypatch: pytest.MonkeyPatch) -> None:
         b"\x05" * size if size == 32 else _true(self, size)))
 
 
-@pytest.mark.parametrize("model", ["logistic", "mlp"])
-@pytest.mark.parametrize("name", ["with a greedy patient", "with a dirty patient",
-                                  "with a plain patient"])
-def test_a_training_run_replays_on_neighbours(
-    model: str, name: str, clinics: dict[str, Engine], keyed: None
-) -> None:
-    """Every step's sum moves by at most 1; with the noised sums frozen the model is the same."""
-    if model == "mlp":
+WIDE = "SELECT birth_year, sex, los, diagnosis, department, cost, readmitted FROM visits JOIN " \
+       "patients USING (patient_id)"
+NEWCOMERS = ("with a greedy patient", "with a dirty patient", "with a plain patient")
+# Every way of training, and what it meets noise with besides its steps.
+PATHS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "logistic": ({"model": "logistic"}, set()),
+    "classes": ({"model": "logistic", "label": "department"}, set()),
+    "linear": ({"model": "linear", "label": "cost"}, set()),
+    "batches": ({"model": "logistic", "batch": 8}, set()),
+    "momentum": ({"model": "logistic", "optimizer": "sgd"}, set()),
+    "a clip of one's own": ({"model": "linear", "label": "los", "clip": 0.1}, set()),
+    "few rows": ({"model": "logistic", "rows": 2}, set()),
+    "metrics": ({"model": "logistic", "holdout": 0.4}, {"metrics"}),
+    "metrics of classes": ({"model": "logistic", "label": "sex", "holdout": 0.4}, {"metrics"}),
+    "errors": ({"model": "linear", "label": "cost", "holdout": 0.4}, {"metrics"}),
+    "importance": ({"model": "logistic", "importance": 0.3, "holdout": 0.4},
+                   {"importance", "metrics"}),
+    "importance for numbers": ({"model": "linear", "label": "cost", "importance": 0.3},
+                               {"importance"}),
+    "mlp": ({"model": "mlp"}, set()),
+    "mlp with everything": ({"model": "mlp", "batch": 8, "importance": 0.3, "holdout": 0.4},
+                            {"importance", "metrics"}),
+}
+
+
+def settings_of(path: str) -> dict[str, Any]:
+    settings, _ = PATHS[path]
+    if settings["model"] == "mlp":
         pytest.importorskip("tensorflow")
-    one = trained(clinics["base"], VIEW, model=model, **RUN)
+    return {**RUN, "buckets": {"diagnosis": 8}, **settings}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_training_path_replays_on_neighbours(
+    path: str, clinics: dict[str, Engine], keyed: None
+) -> None:
+    """Every step's sum moves by at most 1 and every table by one count; with what was noised
+    frozen, the model and its metrics are the same."""
+    settings = settings_of(path)
+    one = trained(clinics["base"], WIDE, **settings)
+    met = [primitive.public[0] for primitive in one.primitives]
+    assert met.count("step") == RUN["steps"]
+    assert set(met) == {"step", *PATHS[path][1]}
+    for name in NEWCOMERS:
+        found = list(differences(one, trained(clinics[name], WIDE, one, **settings)))
+        assert found == [], name
+
+
+def test_a_network_of_ones_own_replays_on_neighbours(
+    clinics: dict[str, Engine], keyed: None
+) -> None:
+    pytest.importorskip("tensorflow")
+    from models.tensors import tensorflow
+
+    keras = tensorflow().keras
+    width = clinics["base"].explain_train(VIEW, **RUN).encoding.width
+    network = keras.Sequential([keras.Input((width,)), keras.layers.Dense(3, "relu"),
+                                keras.layers.Dense(1)])
+    one = trained(clinics["base"], VIEW, model=network, **RUN)
     assert len(one.primitives) == RUN["steps"]
-    assert list(differences(one, trained(clinics[name], VIEW, one, model=model, **RUN))) == []
+    for name in NEWCOMERS:
+        assert list(differences(one, trained(clinics[name], VIEW, one, model=network, **RUN))) == []
+
+
+IMAGES = """\
+discreet: 1
+database: {path}
+ledger: {path}.ledger.sqlite
+budget: {{epsilon: 3, delta: 1.0e-6}}
+defaults: {{rows_per_unit: 3, max_rows_per_unit: 3}}
+unit: people.id
+tables:
+  people: {{columns: {{id: unit}}}}
+  scans: {{columns: {{id: {{references: people}}, scan: {{image: [12, 12]}}, sick: boolean}}}}
+"""
+
+
+def test_a_network_over_images_replays_on_neighbours(tmp_path: Path, keyed: None) -> None:
+    pytest.importorskip("tensorflow")
+    engines = []
+    for patients in (12, 13):  # the last one has three images, the others one each
+        path = tmp_path / f"{patients}.duckdb"
+        with duckdb.connect(str(path)) as c:
+            c.execute(f"CREATE TABLE people AS SELECT i AS id FROM range({patients}) t(i)")
+            c.execute("CREATE TABLE scans (id BIGINT, scan BLOB, sick BOOLEAN)")
+            dice = np.random.default_rng(1)
+            for unit in range(patients):
+                for _ in range(3 if unit == 12 else 1):
+                    pixels = dice.integers(0, 256, 144, dtype=np.uint8)
+                    c.execute("INSERT INTO scans VALUES (?, ?, ?)",
+                              [unit, pixels.tobytes(), bool(pixels[0] > 127)])
+        (tmp_path / f"{patients}.yaml").write_text(IMAGES.format(path=path))
+        engines.append(Engine.open(tmp_path / f"{patients}.yaml", insecure_testing=True, seed=3))
+    run = {**RUN, "label": "sick", "model": "cnn", "holdout": 0.4, "steps": 3}
+    one = trained(engines[0], "SELECT scan, sick FROM scans", **run)
+    assert [p.public[0] for p in one.primitives] == ["step"] * 3 + ["metrics"]
+    assert list(differences(one, trained(engines[1], "SELECT scan, sick FROM scans", one, **run))
+                ) == []
+    for opened in engines:
+        opened.close()
 
 
 # ---- power ---------------------------------------------------------------------------------

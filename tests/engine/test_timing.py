@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -40,15 +41,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_work_ends_at_a_whole_number_of_slots(
     took: float, ends: float, error: BaseException | None, clock: Clock
 ) -> None:
-    seen = None
-    try:
-        with whole_slots(0.5):
-            clock.now += took
-            if error is not None:
-                raise error
-    except BaseException as raised:
-        seen = raised
-    assert seen is error
+    expected = nullcontext() if error is None else pytest.raises(type(error))
+    with expected, whole_slots(0.5):
+        clock.now += took
+        if error is not None:
+            raise error
     assert clock.now == pytest.approx(100 + ends)
 
 

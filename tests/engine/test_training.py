@@ -20,7 +20,7 @@ from engine.training_runs import run_folder
 from mechanisms.event import from_json
 from mechanisms.pricing import loss_of
 from models.model import Model
-from models.table import gather
+from models.table import gather, split_units
 
 SIMPLE = "SELECT birth_year, sex, los, readmitted FROM visits JOIN patients USING (patient_id)"
 FAST: dict[str, Any] = {"label": "readmitted", "epsilon": 1.0, "delta": 1e-6, "units": 200,
@@ -445,8 +445,63 @@ def test_tables_and_readers_have_no_text_form(base: Engine) -> None:
 def test_the_split_is_by_patient_and_by_coins(base: Engine) -> None:
     from mechanisms.randomness import Randomness
 
-    training, held = road._split(10_000, 0.2, Randomness.keyed(bytes(32), road.SPLIT))
+    training, held = split_units(10_000, 0.2, Randomness.keyed(bytes(32), road.SPLIT))
     assert sorted([*training, *held]) == list(range(10_000))
     assert 1_700 < len(held) < 2_300
-    none = road._split(5, 0.0, Randomness.secure())
+    none = split_units(5, 0.0, Randomness.secure())
     assert (len(none[0]), len(none[1])) == (5, 0)
+
+
+# ---- learned tables --------------------------------------------------------------------------
+
+
+TABLES: dict[str, Any] = {"model": "mlp", "embedding": {"diagnosis": 3, "department": 2},
+                          "buckets": {"diagnosis": 500}}
+CODED = ("SELECT birth_year, department, diagnosis, los, readmitted "
+         "FROM visits JOIN patients USING (patient_id)")
+
+
+def test_a_model_with_tables_is_trained_saved_and_measured(base: Engine, tmp_path: Path) -> None:
+    model = base.train(CODED, **{**FAST, **TABLES})
+    assert model.parameters.size > 501 * 3 + 13 * 2
+    again = Model.load(model.save(tmp_path / "model"))
+    rows = {"birth_year": [1940, 1990, None], "department": ["oncology", "?", None],
+            "diagnosis": ["A00.0", "Z9", None], "los": [20, 1, 5]}
+    assert np.array_equal(model.predict(rows), again.predict(rows))
+    assert len(np.unique(model.predict(rows))) == 3
+    assert len(again.evaluate(base, CODED, epsilon=1.0).counts) == 2
+    with pytest.raises(Refused, match="embed layer"):
+        base.publish(model, "tables")
+
+
+def test_codes_are_those_of_the_statement(base: Engine) -> None:
+    request = base._request(CODED, "readmitted", "mlp", 1.0, 1e-6, rows=200, units=1000,
+                            dialect="duckdb", buckets=TABLES["buckets"],
+                            options={"embedding": TABLES["embedding"]})
+    order = plan_training(request, base._site())
+    encoding = order.run.encoding
+    reader = open_unpaid_rows(order.statement, base._data.database, insecure_testing=True)
+    learned = gather(reader.chunks(), encoding, 200)
+    raw = base._data.database.execute(
+        "SELECT p.birth_year, v.department, v.diagnosis, v.los FROM visits AS v "
+        "JOIN patients AS p USING (__u) WHERE v.readmitted IS NOT NULL").fetchall()
+    names = ("birth_year", "department", "diagnosis", "los")
+    handed = encoding.matrix(encoding.columns(
+        {name: [row[i] for row in raw] for i, name in enumerate(names)}))
+    assert np.allclose(handed[np.lexsort(handed.T)],
+                       learned.inputs[np.lexsort(learned.inputs.T)], atol=1e-6)
+    places = {name: i for i, name in enumerate(encoding.names)}
+    assert handed[:, places["diagnosis"]].max() > 100
+    assert handed[:, places["department"]].max() == 12
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ({"model": "logistic"}, "no tables"), ({"embedding": {"los": 3}}, "no category"),
+    ({"embedding": {"diagnosis": 0}}, "embedding cannot be"), ({"importance": 0.1}, "importance"),
+    ({"embedding": {"nothing": 3}}, "no category"), ({"model": "naive_bayes"}, "no steps"),
+])
+def test_tables_that_cannot_be_are_refused(
+    base: Engine, change: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Refused, match=told):
+        base.explain_train(CODED, **{**FAST, **TABLES, **change})

@@ -12,11 +12,11 @@ from mechanisms.randomness import Randomness
 from models.clipping import KEPT, SOFTENING, Clip, weights_for
 from models.descent import Network, Vector
 from models.encoding import Encoding
-from models.layers import Architecture, Centre, Convolution, Dense, Flatten, Pool
+from models.layers import Architecture, Centre, Convolution, Dense, Embed, Flatten, Pool
 from models.linear import LinearModel
 from models.table import Table
 from models.tensors import TensorNetwork, _forward_of, _losses, tensorflow
-from planner.training_view import Feature
+from planner.training_view import Coding, Feature
 from tests.models.patients import CLASSES, NUMBER, TRUTH, encoding, table
 
 SIZES = [1, 1, 3, 8, 2, 5, 1, 17, 1, 4]
@@ -38,6 +38,21 @@ def convolutional(label: Feature) -> tuple[TensorNetwork, Table]:
               Flatten(), Dense(outputs_of(label)))
     return (TensorNetwork(encoding(0, label), Architecture((9, 9, 2), layers)),
             table(SIZES, 0, label, image=(9, 9, 2)))
+
+
+def embedded(label: Feature) -> tuple[TensorNetwork, Table]:
+    """Five numbers and two categories of four and of six values, in few of which rows agree."""
+    choices = (Feature("c", Coding.CHOICE, True, values=("a", "b", "c", "d")),
+               Feature("h", Coding.BUCKETS, True, buckets=6))
+    made = encoding(5, label)
+    whole = replace(made, features=(*made.features[:2], *choices, *made.features[2:]))
+    coded, tables = whole.with_tables({"h": 3, "c": 2})
+    layers = (Embed(tables), Dense(6, "tanh"), Dense(outputs_of(label)))
+    rows = table(SIZES, 7, label)
+    rng = np.random.default_rng(8)
+    rows.inputs[:, 2] = rng.integers(0, 5, len(rows.inputs))
+    rows.inputs[:, 3] = rng.integers(0, 7, len(rows.inputs))
+    return TensorNetwork(coded, Architecture((7,), layers)), rows
 
 
 def linear(label: Feature) -> tuple[Network, Table]:
@@ -78,7 +93,8 @@ def clipped(gradient: np.ndarray, clip: Clip) -> np.ndarray:
     return gradient * KEPT / (norm + SOFTENING if clip.norm is None else max(norm, clip.norm))
 
 
-@pytest.mark.parametrize("make", [linear, dense, convolutional], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("make", [linear, dense, embedded, convolutional],
+                         ids=lambda m: m.__name__)
 @pytest.mark.parametrize("label", [TRUTH, CLASSES, NUMBER], ids=lambda f: f.name)
 def test_the_sum_is_that_of_each_patients_own_gradient(make: Any, label: Feature) -> None:
     network, rows = make(label)
@@ -126,10 +142,10 @@ class Attack:
 
 @pytest.mark.parametrize("attack", ["nan", "infinite", "huge", "opposed", "labelled_nan"])
 @pytest.mark.parametrize("many", [1, 7, 5000])
-@pytest.mark.parametrize("make", [linear, dense], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("make", [linear, dense, embedded], ids=lambda m: m.__name__)
 def test_one_patient_moves_the_sum_by_at_most_one(make: Any, many: int, attack: str) -> None:
-    network, _ = make(TRUTH)
-    rows = table([1, 2, 4, many], 5)
+    network, given = make(TRUTH)
+    rows = table([1, 2, 4, many], given.inputs.shape[1])
     getattr(Attack, attack)(rows)
     parameters = parameters_of(network)
     for clip in CLIPS:

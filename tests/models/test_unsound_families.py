@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -37,3 +38,12 @@ def test_one_more_row_moves_other_rows_to_other_trees() -> None:
         return (np.arange(rows) // (rows / 10)).astype(int)
 
     assert (trees(101)[:100] != trees(100)).sum() > 1
+
+
+def test_kmeans_tells_one_row_more_by_its_number_of_iterations() -> None:
+    """`n_iter_` is published, and at some size one row more changes it with certainty."""
+    from diffprivlib.models import KMeans
+
+    model = KMeans(n_clusters=4, epsilon=1.0, bounds=(-1, 1))
+    found = [model._calc_iters(n_dims=3, n_samples=rows) for rows in range(1_000, 8_000)]
+    assert any(one != other for one, other in itertools.pairwise(found))

@@ -102,3 +102,13 @@ SELECT ROUND(cost, 2) AS c, COUNT(*) FROM visits GROUP BY c;
 -- a decade of birth
 SELECT (birth_year // 10) * 10 AS decade, COUNT(*) FROM patients GROUP BY decade;
 -- = count(*): one row per patient, l1 1, keys public 14, laplace
+
+-- buckets of equal width
+SELECT WIDTH_BUCKET(los, 0, 30, 3) AS band, COUNT(*) FROM visits GROUP BY 1;
+-- = count(*): row rank, l1 20, keys public 5, laplace
+-- plain: SELECT CASE WHEN los IS NULL THEN NULL WHEN los >= 30 THEN 4 ELSE los // 10 + 1 END AS band, COUNT(*) FROM visits GROUP BY 1
+
+-- buckets that begin above the least value
+SELECT WIDTH_BUCKET(cost, 100, 2000, 4) AS band, COUNT(*) FROM visits GROUP BY 1;
+-- = count(*): row rank, l1 20, keys public 7, laplace
+-- plain: SELECT CASE WHEN cost < 100 THEN 0 WHEN cost >= 2000 THEN 5 WHEN cost IS NOT NULL THEN CAST(FLOOR((cost - 100) / 475) AS INTEGER) + 1 END AS band, COUNT(*) FROM visits GROUP BY 1

@@ -69,3 +69,7 @@ SELECT COUNT(*) FROM visits WHERE visit_date > 'soon';
 -- text compared with a number
 SELECT COUNT(*) FROM visits WHERE department > 5;
 -- ! types
+
+-- buckets that the data decide
+SELECT WIDTH_BUCKET(cost, 0, cost, 5) AS band, COUNT(*) FROM visits GROUP BY 1;
+-- ! types
