@@ -69,6 +69,7 @@ def exactly(name: str, value: Number | None, default: Decimal) -> Fraction:
 
 
 def is_infinite(epsilon: Number | None) -> bool:
+    """Say whether it is the number infinity: an oracle without noise, for insecure testing."""
     return isinstance(epsilon, float) and math.isinf(epsilon) and epsilon > 0
 
 
