@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +41,7 @@ from engine.releases import (
 )
 from engine.result import Result
 from engine.results import Results
+from engine.settings import Number, Settings, exactly, is_infinite, with_options
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
 from engine.split import Divided, answer_divided, answer_divided_unpaid, explain_divided
 from engine.timing import check_slot, whole_slots
@@ -80,24 +79,7 @@ if TYPE_CHECKING:
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
 SECONDS_MAX = 600.0
-
-Number = float | int | str | Decimal
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How one question is to be answered; None means the policy's default."""
-
-    epsilon: Number | None = None
-    delta: Number | None = None
-    rows: int | None = None
-    dialect: str = "duckdb"
-    bounds: Bounds = Bounds.DEFAULT
-    error: Number | None = None
-    confidence: Number | None = None
-    error_for: Number | None = None
-    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +230,7 @@ class Engine:
         self, questions: str | Sequence[str], epsilon: Number | None, delta: Number | None,
         rows: int | None, dialect: str, data: Data,
     ) -> Workload:
-        if _is_infinite(epsilon):
+        if is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=1")
         terms = Terms(*self._wanted(Settings(epsilon, delta)), self._filter.order, rows, dialect)
         return plan_batch(questions, terms, data.snapshot.catalog)
@@ -259,7 +241,7 @@ class Engine:
         """The roads of a question: exact, within a target, for testing, or paid."""
         who = self._who(analyst)
         data = self._data  # one version of everything, whatever refresh() does meanwhile
-        if noiseless or _is_infinite(settings.epsilon):
+        if noiseless or is_infinite(settings.epsilon):
             return self._look_behind(sql, settings, data)
         if settings.split:
             return self._answer_divided(self._divided(sql, settings, data), who, data)
@@ -285,7 +267,7 @@ class Engine:
         """Text to priced plan, and to how it meets an accuracy target if there is one."""
         try:
             parsed = parse(sql, settings.dialect)
-            settings = _with_options(settings, parsed.options)
+            settings = with_options(settings, parsed.options)
             epsilon, delta = self._wanted(settings)
             bound = bind(parsed, data.snapshot.catalog)
             bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
@@ -306,7 +288,7 @@ class Engine:
         """Text to a plan whose epsilon its answers divide: reads no row, spends nothing."""
         try:
             parsed = parse(sql, settings.dialect)
-            settings = _with_options(settings, parsed.options)
+            settings = with_options(settings, parsed.options)
             if settings.error is not None or settings.bounds in (Bounds.AUTO, Bounds.RACE):
                 raise Refused("split", "split='auto' takes the whole epsilon under the declared "
                               "bounds", "split='auto' without an error and without bounds=")
@@ -392,7 +374,7 @@ class Engine:
         if self._ledger is not None:
             raise Refused("testing", "exact numbers are shown on test data only",
                           "Engine.open(policy, insecure_testing=True)", None, sql)
-        if not _is_infinite(settings.epsilon):
+        if not is_infinite(settings.epsilon):
             if settings.bounds is Bounds.DEFAULT:  # an oracle whose bounds no noise moves
                 settings = replace(settings, bounds=Bounds.DECLARED)
             bound, plan = self._plan(sql, settings, data)
@@ -514,7 +496,7 @@ class Engine:
 
         With an `error`, `plan.target` says what it costs: exactly, or for answers of 10 to 10,000.
         """
-        if _is_infinite(epsilon):
+        if is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
         data = self._data
         settings = Settings(epsilon, delta, rows, dialect, read_bounds(bounds), error, confidence,
@@ -634,8 +616,8 @@ class Engine:
 
     def _wanted(self, settings: Settings) -> tuple[Fraction, Fraction]:
         """Return the epsilon and delta of a question as exact fractions."""
-        epsilon = _exact("epsilon", settings.epsilon, self._policy.defaults.epsilon)
-        delta = _exact("delta", settings.delta, self._policy.query_delta())
+        epsilon = exactly("epsilon", settings.epsilon, self._policy.defaults.epsilon)
+        delta = exactly("delta", settings.delta, self._policy.query_delta())
         if not epsilon > 0:
             raise Refused("epsilon", f"epsilon must be above zero, got {settings.epsilon!r}",
                           "epsilon=0.1")
@@ -673,50 +655,6 @@ class Budget:
             f"  left    {self.left}\n"
             f"  enough for {count} more questions at epsilon {self.typical_epsilon:g}"
         )
-
-
-def _with_options(settings: Settings, options: tuple[tuple[str, str], ...]) -> Settings:
-    """Take options from the text; what the call says wins."""
-    given = dict(options)
-    rows = settings.rows
-    if rows is None and "rows" in given:
-        if not given["rows"].isdigit():
-            raise Refused("rows", f"rows must be a whole number, got {given['rows'][:40]!r}",
-                          "max_rows_contributed=20")
-        rows = int(given["rows"])
-    epsilon = given.get("epsilon") if settings.epsilon is None else settings.epsilon
-    delta = given.get("delta") if settings.delta is None else settings.delta
-    error = given.get("error") if settings.error is None else settings.error
-    confidence = (
-        given.get("confidence") if settings.confidence is None else settings.confidence
-    )
-    error_for = given.get("error_for") if settings.error_for is None else settings.error_for
-    if error is None and not (confidence is None and error_for is None):
-        raise Refused("error-target", "confidence and error_for belong to an error", 'error="5%"')
-    if error is not None and settings.bounds in (Bounds.AUTO, Bounds.RACE):
-        raise Refused("bounds", "an accuracy target uses the declared bounds",
-                      f"bounds={settings.bounds.value!r} without an error, or an error without it")
-    return replace(settings, epsilon=epsilon, delta=delta, rows=rows, error=error,
-                   confidence=confidence, error_for=error_for)
-
-
-def _exact(name: str, value: Number | None, default: Decimal) -> Fraction:
-    """Return a number exactly as it was written: 0.1 is one tenth."""
-    if value is None:
-        return Fraction(default)
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        raise Refused(name, f"{name} must be a number, got {value!r}", f"{name}=0.1")
-    try:
-        found = Decimal(str(value))
-    except InvalidOperation:
-        raise Refused(name, f"{name} must be a number, got {value!r}", f"{name}=0.1") from None
-    if not found.is_finite() or found.adjusted() > 6 or found.adjusted() < -60:
-        raise Refused(name, f"{name} must be a usable number, got {value!r}", f"{name}=0.1")
-    return Fraction(found)
-
-
-def _is_infinite(epsilon: Number | None) -> bool:
-    return isinstance(epsilon, float) and math.isinf(epsilon) and epsilon > 0
 
 
 def _directory(policy: Policy) -> Path:
