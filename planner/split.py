@@ -26,13 +26,21 @@ from planner.price import CELLS_MAX, Mechanism, NoisePlan, Priced, PricedRelease
 from planner.refusal import Refused
 
 RULE = "split"
-# The coarsest level of a column has this part of its even share.
-PILOT = Fraction(3, 20)
+# The coarsest level of a column has this part of its even share. Less would leave more to the
+# column in need, and columns of like size more to chance: a coarse number can look large.
+PILOT = Fraction(3, 10)
 LEVELS_PER_OCTAVE = 8
 # An answer below so many noise scales may be zero, which has no relative error: it is refined up
 # to an even share, and no further.
 DISTINCT = 2.0
 LEAST = 1e-300  # keeps a quotient finite
+
+
+def read_split(given: str | None) -> bool:
+    """Return whether the answers divide the epsilon. Raises Refused for any other word."""
+    if given not in (None, "even", "auto"):
+        raise Refused("split", f"split must be 'even' or 'auto', got {given!r}", "split='auto'")
+    return given == "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,11 @@ import planner.bounded_sql
 import planner.bounding
 from engine import Engine
 from engine.api import Settings
+from engine.execution import open_unpaid
+from engine.releases import fill
 from mechanisms.event import GaussianEvent, PureEvent
 from mechanisms.gaussian import rho
+from mechanisms.randomness import Randomness
 from planner.averaging import weights_of
 from planner.bounding import Cap, Strategy, bound_averages
 from planner.pilot import Bounds
@@ -26,8 +29,8 @@ from planner.price import (
     Mechanism,
     NoisePlan,
     PricedRelease,
-    _answer_keys,
     adapted,
+    answer_keys,
     remaining,
 )
 from planner.relation import Measure
@@ -190,9 +193,23 @@ def test_another_cap_is_another_answer(ward: Path) -> None:
     (cap,) = strategy.caps
     caps = tuple(Cap(release.measures[0].measure, share) for share in (cap.share, cap.share / 2))
     keys = {
-        _answer_keys(bound_averages(release, release.release, 6, (each,))) for each in caps
+        answer_keys(bound_averages(release, release.release, 6, (each,))) for each in caps
     }
     assert len(keys) == 2
+
+
+def test_a_pilot_is_asked_with_noise(ward: Path) -> None:
+    """Two engines with different noise must not agree on what the pilot said."""
+    answers = []
+    for seed in (1, 2):
+        with Engine.open(ward, insecure_testing=True, seed=seed) as engine:
+            data = engine._data
+            bound, plan = engine._plan(BY_WARD, Settings(1, 0, None, bounds=Bounds.AUTO), data)
+            reader = open_unpaid(plan, data.database, insecure_testing=True)
+            _, known = fill(bound, plan, {}, reader, data.public, Randomness.seeded(seed))
+            pilots = [c.key for r in plan.releases[:-1] for c in r.measures]
+            answers.append([known[key].values for key in pilots])
+    assert all(one != other for one, other in zip(*answers, strict=True))
 
 
 def test_a_count_that_is_read_itself_is_not_weighed(ward: Path) -> None:
