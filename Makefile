@@ -56,6 +56,8 @@ bench: $(VENV)/dev
 	done
 	@$(BIN)/python -m benchmarks.attacks.picture benchmarks/results/attacks.json \
 	    docs/reconstruction.svg
+	@$(BIN)/python -m benchmarks.pictures.adaptive benchmarks/results/adaptive.json \
+	    docs/adaptive.svg
 
 docs: $(VENV)/dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file $(DOCS)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +41,7 @@ from engine.releases import (
 )
 from engine.result import Result
 from engine.results import Results
+from engine.settings import Number, Settings, exactly, is_infinite, with_options
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
 from engine.split import Divided, answer_divided, answer_divided_unpaid, explain_divided
 from engine.timing import check_slot, whole_slots
@@ -54,12 +53,13 @@ from planner.bind import Bound, bind
 from planner.bounding import bound as bound_release
 from planner.catalog import Catalog
 from planner.parse import parse
-from planner.pilot import Bounds, pilots_of
+from planner.pilot import Bounds, pilots_of, read_bounds
 from planner.plan import Plan, describe
 from planner.policy import Policy, read_policy
 from planner.price import NoisePlan, exact, price, remaining
+from planner.race import raced
 from planner.refusal import Refused
-from planner.split import split_of
+from planner.split import read_split, split_of
 from planner.target import Aim, aim_at, read_target
 from planner.target_cost import expected_cost
 from planner.workload import Workload
@@ -79,24 +79,7 @@ if TYPE_CHECKING:
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
 SECONDS_MAX = 600.0
-
-Number = float | int | str | Decimal
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How one question is to be answered; None means the policy's default."""
-
-    epsilon: Number | None = None
-    delta: Number | None = None
-    rows: int | None = None
-    dialect: str = "duckdb"
-    bounds: Bounds = Bounds.DEFAULT
-    error: Number | None = None
-    confidence: Number | None = None
-    error_for: Number | None = None
-    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,28 +160,31 @@ class Engine:
         rows: int | None = None, analyst: str | None = None, dialect: str = "duckdb",
         bounds: str | None = None, error: Number | None = None,
         confidence: Number | None = None, error_for: Number | None = None, strict: bool = False,
-        split: str | None = None, noiseless: bool = False,
+        split: str | None = None, nonnegative: bool = False, noiseless: bool = False,
     ) -> Result:
         """Answer one SELECT.
 
         `epsilon` and `delta` are what the whole question may cost (defaults from the policy);
         `rows` is how many rows of one patient may count; `dialect` is the SQL it is written in
         (postgres, bigquery, snowflake, spark, tsql, ...). `bounds` "auto" lets a share of the
-        epsilon choose tighter bounds, "declared" takes those of the policy; by default they are
-        chosen where the policy calls them loose. `noiseless` and an infinite epsilon work on an
-        engine opened with insecure_testing only.
+        epsilon choose tighter bounds, "declared" takes those of the policy, "race" answers sums
+        under many bounds; by default they are chosen where the policy calls them loose.
+        `noiseless` and an infinite epsilon work on an engine opened with insecure_testing only.
         `error` says how exact the answer must be and pays no more than that takes, with epsilon
         as the most: "5%" of the answer, or 50 to either side, at `confidence` ("95%"), for "all"
         groups, a share of them, or their "total" (`error_for`). Where that is not enough the
         answer says so, or with `strict` is refused: beforehand if the price is known, else by
         TargetMissed, which is charged. It uses the declared bounds. `split` "auto" divides the
         epsilon among the columns so that the worst relative error is small; "even" is the default.
+        `nonnegative` shows zero where noise made a count, or a sum of values from zero on,
+        negative: that looks better, and adding up such numbers gives too much.
         Raises Refused or OverBudget, and then nothing is charged.
         """
-        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
-                            error_for, _split(split))
+        settings = Settings(epsilon, delta, rows, dialect, read_bounds(bounds), error, confidence,
+                            error_for, read_split(split))
         with whole_slots(self._time_slot):
-            return self._query(sql, settings, analyst, strict, noiseless)
+            result = self._query(sql, settings, analyst, strict, noiseless)
+            return replace(result, table=result.table.at_least_zero()) if nonnegative else result
 
     def query_many(
         self, questions: str | Sequence[str], *, epsilon: Number | None = None,
@@ -244,7 +230,7 @@ class Engine:
         self, questions: str | Sequence[str], epsilon: Number | None, delta: Number | None,
         rows: int | None, dialect: str, data: Data,
     ) -> Workload:
-        if _is_infinite(epsilon):
+        if is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=1")
         terms = Terms(*self._wanted(Settings(epsilon, delta)), self._filter.order, rows, dialect)
         return plan_batch(questions, terms, data.snapshot.catalog)
@@ -255,7 +241,7 @@ class Engine:
         """The roads of a question: exact, within a target, for testing, or paid."""
         who = self._who(analyst)
         data = self._data  # one version of everything, whatever refresh() does meanwhile
-        if noiseless or _is_infinite(settings.epsilon):
+        if noiseless or is_infinite(settings.epsilon):
             return self._look_behind(sql, settings, data)
         if settings.split:
             return self._answer_divided(self._divided(sql, settings, data), who, data)
@@ -281,11 +267,13 @@ class Engine:
         """Text to priced plan, and to how it meets an accuracy target if there is one."""
         try:
             parsed = parse(sql, settings.dialect)
-            settings = _with_options(settings, parsed.options)
+            settings = with_options(settings, parsed.options)
             epsilon, delta = self._wanted(settings)
             bound = bind(parsed, data.snapshot.catalog)
             bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
             if settings.error is None:
+                if settings.bounds is Bounds.RACE:
+                    bounded = raced(bounded, bound)
                 pilots = pilots_of(bounded, bound, data.snapshot.catalog, settings.bounds,
                                    settings.rows)
                 return bound, price(bounded, epsilon, delta, self._filter.order,
@@ -300,10 +288,10 @@ class Engine:
         """Text to a plan whose epsilon its answers divide: reads no row, spends nothing."""
         try:
             parsed = parse(sql, settings.dialect)
-            settings = _with_options(settings, parsed.options)
-            if settings.error is not None or settings.bounds is Bounds.AUTO:
+            settings = with_options(settings, parsed.options)
+            if settings.error is not None or settings.bounds in (Bounds.AUTO, Bounds.RACE):
                 raise Refused("split", "split='auto' takes the whole epsilon under the declared "
-                              "bounds", "split='auto' without an error and without bounds='auto'")
+                              "bounds", "split='auto' without an error and without bounds=")
             epsilon, delta = self._wanted(settings)
             bound = bind(parsed, data.snapshot.catalog)
             bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
@@ -338,7 +326,8 @@ class Engine:
         with suppress(Exception):  # whatever it is, its text could quote a row; the charge stands
             keep_plan(kept, describe(bound, plan, sql, due.loss), receipt.seq)
             reader = open_reader(due, receipt, ledger, data.database, kept.data_version)
-            plan, released = fill(bound, plan, known, reader, data.public, self._randomness)
+            plan, released = fill(bound, plan, known, reader, data.public, self._randomness,
+                                  kept=kept)
             described = describe(bound, plan, sql, due.loss)
             keep_plan(kept, described, receipt.seq)
             keep(bound, plan, known, released, kept, data.public, receipt.seq)
@@ -385,7 +374,7 @@ class Engine:
         if self._ledger is not None:
             raise Refused("testing", "exact numbers are shown on test data only",
                           "Engine.open(policy, insecure_testing=True)", None, sql)
-        if not _is_infinite(settings.epsilon):
+        if not is_infinite(settings.epsilon):
             if settings.bounds is Bounds.DEFAULT:  # an oracle whose bounds no noise moves
                 settings = replace(settings, bounds=Bounds.DECLARED)
             bound, plan = self._plan(sql, settings, data)
@@ -507,11 +496,11 @@ class Engine:
 
         With an `error`, `plan.target` says what it costs: exactly, or for answers of 10 to 10,000.
         """
-        if _is_infinite(epsilon):
+        if is_infinite(epsilon):
             raise Refused("epsilon", "an infinite epsilon has no plan", "epsilon=0.1", None, sql)
         data = self._data
-        settings = Settings(epsilon, delta, rows, dialect, _bounds(bounds), error, confidence,
-                            error_for, _split(split))
+        settings = Settings(epsilon, delta, rows, dialect, read_bounds(bounds), error, confidence,
+                            error_for, read_split(split))
         if settings.split:
             return explain_divided(self._divided(sql, settings, data), data.kept)
         bound, plan, aim = self._aimed(sql, settings, data)
@@ -627,8 +616,8 @@ class Engine:
 
     def _wanted(self, settings: Settings) -> tuple[Fraction, Fraction]:
         """Return the epsilon and delta of a question as exact fractions."""
-        epsilon = _exact("epsilon", settings.epsilon, self._policy.defaults.epsilon)
-        delta = _exact("delta", settings.delta, self._policy.query_delta())
+        epsilon = exactly("epsilon", settings.epsilon, self._policy.defaults.epsilon)
+        delta = exactly("delta", settings.delta, self._policy.query_delta())
         if not epsilon > 0:
             raise Refused("epsilon", f"epsilon must be above zero, got {settings.epsilon!r}",
                           "epsilon=0.1")
@@ -666,67 +655,6 @@ class Budget:
             f"  left    {self.left}\n"
             f"  enough for {count} more questions at epsilon {self.typical_epsilon:g}"
         )
-
-
-def _with_options(settings: Settings, options: tuple[tuple[str, str], ...]) -> Settings:
-    """Take options from the text; what the call says wins."""
-    given = dict(options)
-    rows = settings.rows
-    if rows is None and "rows" in given:
-        if not given["rows"].isdigit():
-            raise Refused("rows", f"rows must be a whole number, got {given['rows'][:40]!r}",
-                          "max_rows_contributed=20")
-        rows = int(given["rows"])
-    epsilon = given.get("epsilon") if settings.epsilon is None else settings.epsilon
-    delta = given.get("delta") if settings.delta is None else settings.delta
-    error = given.get("error") if settings.error is None else settings.error
-    confidence = (
-        given.get("confidence") if settings.confidence is None else settings.confidence
-    )
-    error_for = given.get("error_for") if settings.error_for is None else settings.error_for
-    if error is None and not (confidence is None and error_for is None):
-        raise Refused("error-target", "confidence and error_for belong to an error", 'error="5%"')
-    if error is not None and settings.bounds is Bounds.AUTO:
-        raise Refused("bounds", "an accuracy target uses the declared bounds",
-                      "bounds='auto' without an error, or an error without bounds='auto'")
-    return replace(settings, epsilon=epsilon, delta=delta, rows=rows, error=error,
-                   confidence=confidence, error_for=error_for)
-
-
-def _bounds(given: str | None) -> Bounds:
-    """Return whose bounds are wanted."""
-    if given is None:
-        return Bounds.DEFAULT
-    if given not in (Bounds.AUTO.value, Bounds.DECLARED.value):
-        raise Refused("bounds", f"bounds must be 'auto' or 'declared', got {given!r}",
-                      "bounds='auto'")
-    return Bounds(given)
-
-
-def _split(given: str | None) -> bool:
-    """Return whether the answers divide the epsilon."""
-    if given not in (None, "even", "auto"):
-        raise Refused("split", f"split must be 'even' or 'auto', got {given!r}", "split='auto'")
-    return given == "auto"
-
-
-def _exact(name: str, value: Number | None, default: Decimal) -> Fraction:
-    """Return a number exactly as it was written: 0.1 is one tenth."""
-    if value is None:
-        return Fraction(default)
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        raise Refused(name, f"{name} must be a number, got {value!r}", f"{name}=0.1")
-    try:
-        found = Decimal(str(value))
-    except InvalidOperation:
-        raise Refused(name, f"{name} must be a number, got {value!r}", f"{name}=0.1") from None
-    if not found.is_finite() or found.adjusted() > 6 or found.adjusted() < -60:
-        raise Refused(name, f"{name} must be a usable number, got {value!r}", f"{name}=0.1")
-    return Fraction(found)
-
-
-def _is_infinite(epsilon: Number | None) -> bool:
-    return isinstance(epsilon, float) and math.isinf(epsilon) and epsilon > 0
 
 
 def _directory(policy: Policy) -> Path:

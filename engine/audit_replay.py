@@ -21,7 +21,7 @@ from engine.releases import Public, given_values, keys_of
 from mechanisms.quantile_tree import node_counts
 from mechanisms.randomness import Randomness
 from planner.bind import Bound
-from planner.bounded_sql import SELECTION, SPREAD_OUT
+from planner.bounded_sql import SELECTION, is_spread_out
 from planner.price import NoisePlan, Priced
 from planner.relation import Aggregate
 
@@ -75,7 +75,7 @@ def run_exactly(
                 continue  # another release has the same pilot
             values: Mapping[Any, Any] = numbers.columns[place]
             if release.bounded.keys is not None:
-                nothing: Any = {} if column.bounded.measure.aggregate in SPREAD_OUT else 0
+                nothing: Any = {} if is_spread_out(column.bounded) else 0
                 values = {key: values.get(key, nothing) for key in release.bounded.keys}
             vectors.append((label, column, flat(column, values)))
             if place == SELECTION:
@@ -96,6 +96,8 @@ def flat(column: Priced, values: Mapping[tuple[Any, ...], Any]) -> Vector:
             (*key, node): int(n) for key, bins in values.items()
             for node, n in enumerate(node_counts(bins)) if n
         }
+    if column.bounded.is_race:
+        return {(*key, j): int(n) for key, clips in values.items() for j, n in clips.items()}
     if aggregate is Aggregate.HISTOGRAM:
         argument = column.bounded.measure.argument
         members = set(argument.domain.members() or ()) if argument is not None else set()

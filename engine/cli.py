@@ -136,8 +136,9 @@ RowsOption = Annotated[int | None, typer.Option(
     metavar="K", show_default=False, help="How many rows of one patient may count.",
 )]
 BoundsOption = Annotated[str | None, typer.Option(
-    "--bounds", metavar="auto|declared", show_default=False,
-    help="auto: a share of the epsilon chooses tighter bounds; declared: the policy's.",
+    "--bounds", metavar="auto|declared|race", show_default=False,
+    help="auto: a share of the epsilon chooses tighter bounds; declared: the policy's; race: sums "
+         "under many bounds at once.",
 )]
 SplitOption = Annotated[str | None, typer.Option(
     "--split", metavar="even|auto", show_default=False,
@@ -266,6 +267,9 @@ def query(
     strict: Annotated[bool, typer.Option(
         "--strict", help="Refuse an answer that misses --error (read in vain, it is charged).",
     )] = False,
+    nonnegative: Annotated[bool, typer.Option(
+        "--nonnegative", help="Show 0 where noise made a count or sum negative (biases totals).",
+    )] = False,
     form: Annotated[Format, typer.Option(
         "--format", help="csv and json are unrounded, with both ends of every interval.",
     )] = Format.TABLE,
@@ -300,7 +304,7 @@ def query(
                                      dialect=dialect)
             return _give(_formatted_many(many, form), output)
         result = engine.query(statements[0], epsilon=epsilon, delta=delta, rows=rows,
-                              dialect=dialect, strict=strict, **alone)
+                              dialect=dialect, strict=strict, nonnegative=nonnegative, **alone)
     _give(_formatted(result, form), output)
     if plot is not None:
         _save(result, plot)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engine.database import run as run_statement
 from engine.database import stream
 from engine.errors import Broken
-from planner.bounded_sql import SELECTION, SPREAD_OUT, statements
+from planner.bounded_sql import SELECTION, is_spread_out, statements
 from planner.emit import GivenValues
 from planner.narrowing import Key
 from planner.price import NoisePlan, PricedRelease, adapted
@@ -161,9 +161,7 @@ def open_unpaid_rows(
 
 
 def _is_spread_out(release: PricedRelease, place: int) -> bool:
-    return place != SELECTION and (
-        release.measures[place].bounded.measure.aggregate in SPREAD_OUT
-    )
+    return place != SELECTION and is_spread_out(release.measures[place].bounded)
 
 
 def _bins(rows: list[tuple[Any, ...]], keys: int) -> dict[Key, dict[Any, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from engine.database import Desk, DeskTable, quoted
 from engine.database import run as run_statement
 from engine.readings import read
 from engine.release import Released
+from engine.winner import winners
 from planner.bind import Rows
 from planner.domain import Type, Value
 from planner.emit import GivenValues, outer_statement, public_scans, release_table
@@ -18,6 +19,7 @@ from planner.expression import Column, Expression, columns_of, replaced
 from planner.functions import NotEnumerable, evaluate
 from planner.functions.calendar import SQL_TYPES
 from planner.relation import Release
+from planner.sign import never_negative
 from planner.uncertainty import (
     CONFIDENCE,
     Interval,
@@ -40,12 +42,36 @@ Cell = Value | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The answer: names, logical types, rows, and an interval for every noisy cell."""
+    """The answer: names, logical types, rows, and an interval for every noisy cell.
+
+    `never_negative` says of each column whether its exact values cannot be below zero.
+    """
 
     columns: tuple[str, ...]
     types: tuple[Type, ...]
     rows: tuple[tuple[Cell, ...], ...]
     intervals: tuple[tuple[Interval | None, ...], ...]
+    never_negative: tuple[bool, ...] = ()
+
+    def at_least_zero(self) -> Table:
+        """Return the answer with zero in place of what noise made negative, and so the intervals.
+
+        Guarantee: a function of the released numbers, so it costs nothing. An interval that held
+        the exact value still does, because that is not below zero.
+        """
+        def cell(value: Cell, place: int) -> Cell:
+            negative = isinstance(value, int | float) and value < 0
+            return 0 if negative and self.never_negative[place] else value
+
+        def ends(interval: Interval | None, place: int) -> Interval | None:
+            if interval is None or not self.never_negative[place]:
+                return interval
+            return max(interval[0], 0.0), max(interval[1], 0.0)
+
+        return replace(
+            self, rows=tuple(tuple(map(cell, row, range(len(row)))) for row in self.rows),
+            intervals=tuple(tuple(map(ends, row, range(len(row)))) for row in self.intervals),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +83,7 @@ class ReleasedTable:
     measures: tuple[Released, ...]
     centers: tuple[float, ...] = ()  # of each measure; zero for what is no sum
     cuts: tuple[tuple[float, float], ...] = ()  # what clips take from each group, as estimated
+    apart: frozenset[int] = frozenset()  # the measures whose keys have intervals of their own
 
 
 def postprocess(
@@ -74,14 +101,17 @@ def postprocess(
     # A statistic's interval follows from the measures it was computed from.
     expressions = [replaced(expression, statistics) for _, expression in outputs]
     noisy = [noisy_columns(expression, relation) for expression in expressions]
+    with_ends = {(t.source, f"m{place + 1}") for t in tables for place in t.apart}
     hidden = tuple(dict.fromkeys(
         column for expression, measures in zip(expressions, noisy, strict=True) if measures
         for read_ in columns_of(expression)
         for column in (read_, *ends_of(read_), *((parts_column(read_),)
-                                                 if read_.source in totals else ()))
+                                                 if read_.source in totals else ()),
+                       *(_own_ends(read_) if (read_.source, read_.name) in with_ends else ()))
     ))
     by_source = {release.source: release for release in releases}
-    loaded = {release_table(t.source): _desk_table(by_source[t.source], t) for t in tables}
+    loaded = {release_table(t.source): _desk_table(by_source[t.source], t, confidence)
+              for t in tables}
     loaded.update(_public_tables(rows, database))
     wanted = (*outputs, *((column.name, column) for column in hidden))
     answer = desk.run(loaded, outer_statement(relation, wanted, given))
@@ -103,6 +133,7 @@ def postprocess(
         types,
         tuple(tuple(map(_value, row[:count], types)) for row in answer.rows),
         tuple(intervals),
+        tuple(never_negative(expression, releases, totals) for _, expression in outputs),
     )
 
 
@@ -116,13 +147,21 @@ class _Noise:
     confidence: float
     parts: Column | None
     cut: tuple[float, float] = (0.0, 0.0)
+    ends: tuple[Column, ...] = ()  # where keys have their own, row by row
 
     def is_wrong(self) -> bool:
         """Whether the column can differ from the exact one at all."""
-        return bool(self.single or self.deviation or any(self.cut) or ends_of(self.column))
+        own = self.ends or ends_of(self.column)
+        return bool(self.single or self.deviation or any(self.cut) or own)
 
     def widths(self, values: Mapping[Expression, Value | None]) -> tuple[float, float]:
         """Return how far the exact number can lie below and above the noisy one in one row."""
+        if self.ends:
+            read_ = [values.get(c) for c in (self.column, *self.ends)]
+            known = [float(v) for v in read_ if isinstance(v, int | float)]
+            if len(known) < len(read_):
+                return inf, inf  # an outer join without a match: there is no interval
+            return known[0] - known[1], known[2] - known[0]
         parts = values.get(self.parts) if self.parts is not None else 1
         count = float(parts) if isinstance(parts, int | float) else inf
         width = summed_width(self.single, self.deviation, count, self.confidence)
@@ -144,11 +183,19 @@ def _noises(
             continue
         table = by_source[totals.get(column.source, column.source)]
         place = int(column.name[1:]) - 1
+        if place in table.apart:
+            found.append(_Noise(column, 0.0, 0.0, confidence, None, ends=_own_ends(column)))
+            continue
         released, cut = table.measures[place], (table.cuts[place] if table.cuts else (0.0, 0.0))
         parts = parts_column(column) if column.source in totals else None
         found.append(_Noise(column, released.half_width(confidence), released.deviation(),
                             confidence, parts, cut))
     return tuple(found)
+
+
+def _own_ends(column: Column) -> tuple[Column, ...]:
+    """Return the two columns that hold the ends of a measure's interval, key by key."""
+    return tuple(replace(column, name=f"{column.name}_{end}") for end in ("low", "high"))
 
 
 def _interval(
@@ -171,7 +218,7 @@ def _value(value: object, kind: Type) -> Cell:
     return value  # type: ignore[return-value]
 
 
-def _desk_table(release: Release, table: ReleasedTable) -> DeskTable:
+def _desk_table(release: Release, table: ReleasedTable, confidence: float) -> DeskTable:
     names: list[str] = []
     types: list[str] = []
     values: list[Sequence[object]] = []
@@ -191,13 +238,46 @@ def _desk_table(release: Release, table: ReleasedTable) -> DeskTable:
         names.append(f"c{place + 1}")
         types.append("DOUBLE")
         values.append([table.centers[place]] * len(table.keys))
-    for name, kind, column in (*_readings(release, table), *_statistics(release, table)):
+    for name, kind, column in (*_apart(table, confidence), *_readings(release, table),
+                               *_statistics(release, table)):
         names.append(name)
         types.append(kind)
         values.append(column)
     if not names:
         names, types, values = ["one"], ["BIGINT"], [[1] * len(table.keys)]
     return DeskTable(tuple(names), tuple(types), tuple(values))
+
+
+def _apart(
+    table: ReleasedTable, confidence: float
+) -> list[tuple[str, str, Sequence[object]]]:
+    """Return the columns m1_low, m1_high of each measure whose keys have intervals of their own,
+    and m1 where it is the winner of a race; all of them hold together."""
+    found: list[tuple[str, str, Sequence[object]]] = []
+    each = confidence_of(max(len(table.measures), 1), confidence)
+    for place in sorted(table.apart):
+        name, measure = f"m{place + 1}", table.measures[place]
+        if measure.width != 1:
+            rows = winners(measure, each)
+            found.append((name, "DOUBLE", [row[0] for row in rows]))
+        else:
+            rows = _by_units(measure, table.cuts[place] if table.cuts else (0.0, 0.0), each)
+        found.append((f"{name}_low", "DOUBLE", [row[1] for row in rows]))
+        found.append((f"{name}_high", "DOUBLE", [row[2] for row in rows]))
+    return found
+
+
+def _by_units(
+    released: Released, cut: tuple[float, float], confidence: float
+) -> list[tuple[float, float, float]]:
+    """Return each key's number and the ends of its interval.
+
+    `cut` is what clips take from a group in the mean; a group with a wide clip has more of it.
+    """
+    mean = sum(released.units) / max(len(released.units), 1)
+    rows = zip(released.numbers(), released.half_widths(confidence), released.units, strict=True)
+    return [(float(n), n - width - cut[0] * unit / mean, n + width + cut[1] * unit / mean)
+            for n, width, unit in rows]
 
 
 def _readings(

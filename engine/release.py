@@ -13,7 +13,7 @@ from mechanisms import gaussian, laplace
 from mechanisms.combined import NO_NOISE, CombinedNoise
 from mechanisms.quantile_tree import NODES, node_counts
 from mechanisms.randomness import Randomness
-from planner.bounded_sql import SELECTION, SPREAD_OUT
+from planner.bounded_sql import SELECTION, is_spread_out, race_grid
 from planner.bounding import Shape
 from planner.domain import Value
 from planner.narrowing import Key
@@ -36,28 +36,43 @@ class Released:
     step: float
     width: int = 1  # numbers for each key, one key's after another's
     exact: tuple[Mapping[Any, int], ...] = ()  # insecure testing only: each key's values
+    units: tuple[int, ...] = ()  # how many steps each key's number counts by, where not by one
 
     def numbers(self) -> list[int | float]:
         """The column in its own units; whole where the grid is whole."""
+        if self.units:
+            pairs = zip(self.values, self.units, strict=True)
+            return [float(value * unit * self.step) for value, unit in pairs]
         if self.step == 1.0:
             return list(self.values)
         return [float(value * self.step) for value in self.values]
 
     def deviation(self) -> float:
-        """Standard deviation of the noise, in the column's own units."""
+        """Standard deviation of the noise (the widest, where keys have their own units)."""
+        return self._spread() * self.step * max(self.units, default=1)
+
+    def _spread(self) -> float:
         if self.mechanism is Mechanism.EXACT:
             return 0.0
         laplacian = self.mechanism is Mechanism.LAPLACE
         spread = laplace.deviation if laplacian else gaussian.deviation
-        return spread(self.scale) * self.step
+        return spread(self.scale)
 
     def half_width(self, confidence: float) -> float:
-        """Half-width of the noise's interval, in the column's own units."""
+        """Half-width of the noise's interval (the widest, where keys have their own units)."""
+        return self._reach(confidence) * self.step * max(self.units, default=1)
+
+    def half_widths(self, confidence: float) -> list[float]:
+        """Half-width of each key's noise's interval, in the column's own units."""
+        reach = self._reach(confidence) * self.step
+        return [reach * unit for unit in self.units or (1,) * len(self.keys)]
+
+    def _reach(self, confidence: float) -> float:
         if self.mechanism is Mechanism.EXACT:
             return 0.0
         laplacian = self.mechanism is Mechanism.LAPLACE
         quantile = laplace.quantile if laplacian else gaussian.quantile
-        return quantile(self.scale, confidence) * self.step
+        return quantile(self.scale, confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +125,7 @@ def add_noise(
     the sensitivity was computed: the sum of two integers is exact. `randomness` None means no
     noise and is reached in insecure testing only.
     """
-    aggregate = priced.bounded.measure.aggregate
-    if aggregate in SPREAD_OUT:
+    if is_spread_out(priced.bounded):
         return _spread_out(priced, keys, exact, randomness)
     noise = _noise(priced, len(keys), randomness)
     if priced.mechanism is Mechanism.EXACT and priced.grid.low == priced.grid.high == 0 and (
@@ -120,13 +134,23 @@ def add_noise(
         values: tuple[int | float, ...] = tuple(0 for _ in keys)  # no row can move it
     else:
         values = tuple(exact.get(key, 0) + z for key, z in zip(keys, noise, strict=True))
-    return Released(keys, values, priced.mechanism, priced.scale, priced.grid.step)
+    strategy = priced.bounded.strategy
+    if not strategy.shifts:
+        return Released(keys, values, priced.mechanism, priced.scale, priced.grid.step)
+    shift = dict(strategy.shifts)
+    units = tuple(2 ** shift[key] for key in keys)
+    step = race_grid(priced.grid, strategy.truncations).step
+    return Released(keys, values, priced.mechanism, priced.scale, step, units=units)
 
 
 def _spread_out(
     priced: Priced, keys: tuple[Key, ...], exact: Mapping[Key, Any], randomness: Randomness | None
 ) -> Released:
-    """Return a tree's or histogram's counts, every node and every value with noise of its own."""
+    """Return the counts of a tree or histogram, or the truncations of a race.
+
+    Every node, value and truncation has noise of its own.
+    """
+    step = 1.0
     if priced.bounded.strategy.shape is Shape.UNBOUNDED:
         raw = tuple(exact.get(key, {}) for key in keys)
         return Released(keys, (), priced.mechanism, priced.scale, 1.0, 0, raw)
@@ -134,6 +158,9 @@ def _spread_out(
     members: tuple[Value, ...] = ()
     if measure.aggregate is Aggregate.HISTOGRAM and measure.argument is not None:
         members = measure.argument.domain.members() or ()
+    if priced.bounded.is_race:
+        truncations = priced.bounded.strategy.rows
+        members, step = tuple(range(truncations)), race_grid(priced.grid, truncations).step
     width = NODES if measure.aggregate is Aggregate.TREE else len(members)
     noise = _noise(priced, width * len(keys), randomness)
     values: list[int] = []
@@ -145,7 +172,7 @@ def _spread_out(
         )
         values.extend(n + z for n, z in zip(counts, noise[i * width : (i + 1) * width],
                                             strict=True))
-    return Released(keys, tuple(values), priced.mechanism, priced.scale, 1.0, width)
+    return Released(keys, tuple(values), priced.mechanism, priced.scale, step, width)
 
 
 def _noise(priced: Priced, size: int, randomness: Randomness | None) -> list[int]:
@@ -179,6 +206,7 @@ def to_payload(released: Released) -> bytes:
         "scale": released.scale.hex(),
         "step": released.step.hex(),
         "width": released.width,
+        **({"units": list(released.units)} if released.units else {}),
         **({} if noise is None else {"noise": {
             "laplace": [[scale.hex(), count] for scale, count in noise.laplace],
             "normal": noise.normal.hex(), "step": noise.step.hex(),
@@ -198,6 +226,7 @@ def from_payload(payload: bytes) -> Released:
         float.fromhex(found["scale"]),
         float.fromhex(found["step"]),
         int(found["width"]),
+        units=tuple(map(int, found.get("units", ()))),
     )
     if "noise" not in found:
         return released

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 from engine.answers import Answers, StoredAnswer
 from engine.database import Desk
 from engine.execution import Reader
+from engine.history import combined
 from engine.postprocess import ReleasedTable, Table, postprocess
 from engine.release import Combined, Released, add_noise, choose_keys, from_payload, to_payload
+from engine.winner import named_winners
 from mechanisms.randomness import Randomness
 from planner.adaptive import Ends
 from planner.bind import Bound, Rows
@@ -89,7 +91,7 @@ def recall(
             found = find(kept, key, column, is_pilot)
             if found is not None:
                 known[column.key] = found
-    return plan, known
+    return named_winners(plan, known, CONFIDENCE), known
 
 
 def _with_chosen_bounds(
@@ -135,13 +137,14 @@ def _find(kept: Kept, key: str, column: Priced, first: bool = False) -> Released
 def fill(
     bound: Bound, plan: NoisePlan, known: Known, reader: Reader, public: Public,
     randomness: Randomness | None, pilot_randomness: Randomness | None = None, *,
-    first: int = 0,
+    first: int = 0, kept: Kept | None = None,
 ) -> tuple[NoisePlan, Known]:
     """Read what is missing and add noise to it, each column once however often it is used.
 
     Returns the plan with the bounds that pilots chose. `randomness` None (testing only) adds no
     noise, except to pilots where `pilot_randomness` is given. `first` is the place of the plan's
-    first release among those of the reader.
+    first release among those of the reader. What was `kept` of the same cells makes a new
+    release more exact (history.py); without it every column has noise of its own alone.
     """
     done = dict(known)
     pilots = _pilots_of(plan)
@@ -158,8 +161,25 @@ def fill(
         for place, column in enumerate(release.measures):
             if column.key not in done:
                 values = exact.columns.get(place, {})
-                done[column.key] = add_noise(column, keys, values, noise)
-    return plan, done
+                fresh = add_noise(column, keys, values, noise)
+                earlier = _kept_best(kept, _kept_key(release, column, done, given))
+                done[column.key] = combined(fresh, earlier)
+    return named_winners(plan, done, CONFIDENCE), done
+
+
+def _kept_best(kept: Kept | None, key: str) -> Released | None:
+    """Return the most exact kept answer to the same cells; it combines all before it."""
+    found = () if kept is None else kept.answers.find(key, kept.data_version)
+    return from_payload(found[0].payload) if found else None
+
+
+def _kept_key(
+    release: PricedRelease, column: Priced, known: Known, given: GivenValues
+) -> str:
+    """Name a column beside the choice of keys and the given answers that it goes with."""
+    selection = release.selection
+    chosen = "" if selection is None else _fingerprint(known[selection.key])
+    return key_of(column.key, chosen, _uses(release, given))
 
 
 def _pilots_of(plan: NoisePlan) -> frozenset[int]:
@@ -236,8 +256,11 @@ def _store(
     kept: Kept, column: Priced, key: str, before: Known, after: Known, charge: int
 ) -> None:
     if column.key not in before:
+        released = after[column.key]
+        is_mean = isinstance(released, Combined)
+        deviation = released.deviation() if is_mean else column.deviation
         kept.answers.keep(StoredAnswer(
-            key, kept.data_version, column.deviation, to_payload(after[column.key]), charge
+            key, kept.data_version, deviation, to_payload(released), charge
         ))
 
 
@@ -266,6 +289,8 @@ def finish(
             tuple(known[column.key] for column in r.measures),
             tuple(column.bounded.measure.center for column in r.measures),
             tuple(_for_each_key(cut, len(keys_of(r, known))) for cut in r.cut),
+            frozenset(i for i, column in enumerate(r.measures)
+                      if column.bounded.strategy.truncations > 1),
         )
         for r in releases
     )

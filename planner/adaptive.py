@@ -195,6 +195,8 @@ class _View:
         every, kept = max(self.kept(inf), 1.0), max(self.kept(allowed), 1.0)
         errors = []
         for place, measure in enumerate(self.bounded.release.measures):
+            if place in self.pilot.limited:
+                continue
             if measure.aggregate is Aggregate.COUNT and place in self.pilot.alone:
                 noise = self.groups * self.noise(place, allowed, None)
                 errors.append((noise + every - kept) / every)

@@ -42,6 +42,8 @@ from planner.relation import (
 )
 
 SELECTION = -1
+PRODUCT_BITS = 126  # a HUGEINT holds 127 and a sign
+UNIT_ROWS_MAX = 2**32  # more rows of one unit than any statement lives to read
 # Weights of patients are counted in such parts of a row, so that a cap scales finely.
 WEIGHTS = 1024
 # These give many numbers per group: the statement has one more column, the bin.
@@ -74,7 +76,7 @@ def statements(
         strategy = measure.strategy
         aggregate = measure.measure.aggregate
         limited = aggregate in LIMITED and strategy.shape is Shape.UNIT_CLIP
-        if limited or aggregate in SPREAD_OUT:
+        if limited or is_spread_out(measure):
             alone.append([(place, measure)])
         else:
             same = next((g for g in by_strategy if _equal(g[0][1].strategy, strategy)), None)
@@ -93,6 +95,11 @@ def statements(
             sql = _print(bounded.release, strategy, measures, chosen, given)
         printed.append(Statement(sql, tuple(place for place, _ in group)))
     return tuple(printed)
+
+
+def is_spread_out(bounded: BoundedMeasure) -> bool:
+    """Return whether a measure gives many numbers for each group."""
+    return bounded.measure.aggregate in SPREAD_OUT or bounded.is_race
 
 
 def _equal(one: Strategy, other: Strategy) -> bool:
@@ -126,6 +133,10 @@ def _print(
     printer = printer_for(relation, read, extra, given)
     if measures[0].aggregate in SPREAD_OUT:
         return _by_bins(printer, release, strategy, measures[0])
+    if strategy.shape is Shape.RACE:
+        return _by_race(printer, release, strategy, measures[0], grids[0])
+    if strategy.shape is Shape.UNIT_TOTAL:
+        return _by_totals(printer, release, strategy, measures, grids)
     if strategy.shape not in (Shape.UNIT_CLIP, Shape.NORM_SCALE):
         return _by_rows(printer, release, strategy, measures, grids)
     if measures[0].aggregate is Aggregate.DISTINCT:
@@ -396,6 +407,109 @@ def _scaled(part: str, measure: Measure, strategy: Strategy, keys: list[str]) ->
     order = ", ".join(("r", *keys))
     running = f"SUM({part}) OVER (PARTITION BY u ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
     return f"({running} * {rows}) // total - (({running} - {part}) * {rows}) // total"
+
+
+def _by_totals(
+    printer: Printer, release: Release, strategy: Strategy, measures: list[Measure],
+    grids: list[Grid | None],
+) -> str:
+    """Scale down the parts of units whose magnitudes add up to more than one largest value.
+
+    Guarantee: the parts of a unit depend on that unit's rows only, and the magnitudes of what
+    is kept of them add up to at most `grid.largest`, in whatever units each group is told.
+    """
+    unit = column_name(unit_of(strategy.relation))
+    keys = [f"k{i + 1}" for i in range(len(release.keys))]
+    shown = [f"{unit} AS u"]
+    shown += [f"{printer.key(key)} AS {name}" for key, name in zip(release.keys, keys, strict=True)]
+    listed, sums = ["*"], list(keys)
+    for i, (measure, grid) in enumerate(zip(measures, grids, strict=True)):
+        part, total = f"p{i + 1}", f"n{i + 1}"
+        read = grid if grid is None or not strategy.shifts else (
+            race_grid(grid, strategy.truncations)
+        )
+        added = f"COALESCE({_aggregate(printer, measure, read, strategy)}, 0)"
+        if strategy.shifts:
+            added = f"{added} // {_unit_of_group(printer, release, strategy)}"
+        shown.append(f"{added} AS {part}")
+        listed.append(f"SUM(ABS({part})) OVER (PARTITION BY u) AS {total}")
+        kept = _shared(part, total, 0 if grid is None else grid.largest)
+        sums.append(f"CAST(SUM({kept}) AS HUGEINT) AS m{i + 1}")
+    parts = (f"SELECT {', '.join(shown)} FROM {printer.relation(strategy.relation)}"
+             f"{_group_by(len(keys) + 1)}")
+    return (f"SELECT {', '.join(sums)} FROM (SELECT {', '.join(listed)} FROM ({parts})) "
+            f"{_group_by(len(keys))}")
+
+
+def _by_race(
+    printer: Printer, release: Release, strategy: Strategy, measure: Measure, grid: Grid | None,
+) -> str:
+    """Scale the parts of each unit down to every truncation of its total, in one pass.
+
+    Rows are added up on a grid as fine as the narrowest truncation needs; truncation j is told in
+    2^j of its steps, in which all truncations are equally wide.
+
+    Guarantee: as for `_by_totals`, for each truncation: the magnitudes of a unit's parts add up
+    to at most `grid.largest * 2^j` fine steps, so to at most `grid.largest` of 2^j of them.
+    """
+    if grid is None:
+        raise ValueError("a race needs a grid")
+    unit = column_name(unit_of(strategy.relation))
+    keys = [f"k{i + 1}" for i in range(len(release.keys))]
+    finest = race_grid(grid, strategy.rows)
+    shown = [f"{unit} AS u"]
+    shown += [f"{printer.key(key)} AS {name}" for key, name in zip(release.keys, keys, strict=True)]
+    shown.append(f"COALESCE({_aggregate(printer, measure, finest, strategy)}, 0) AS p")
+    parts = (f"SELECT {', '.join(shown)} FROM {printer.relation(strategy.relation)}"
+             f"{_group_by(len(keys) + 1)}")
+    each = []
+    for j in range(strategy.rows):
+        kept = _shared("p", "n", grid.largest * 2**j)
+        each.append(f"COALESCE(CAST(SUM(({kept}) // {2**j}) AS HUGEINT), 0) AS t{j}")
+    sums = (f"SELECT {', '.join((*keys, *each))} FROM (SELECT *, SUM(ABS(p)) OVER "
+            f"(PARTITION BY u) AS n FROM ({parts})){_group_by(len(keys))}")
+    numbered = " UNION ALL ".join(
+        f"SELECT {', '.join((*keys, f'{j} AS b', f't{j} AS m1'))} FROM __sums"
+        for j in range(strategy.rows)
+    )
+    return f"WITH __sums AS MATERIALIZED ({sums}) {numbered}"
+
+
+def race_grid(grid: Grid, truncations: int) -> Grid:
+    """Return the grid of the narrowest truncation; `grid` is that of the widest."""
+    finer = 2 ** (truncations - 1)
+    return Grid(grid.step / finer, grid.low * finer, grid.high * finer)
+
+
+def _unit_of_group(printer: Printer, release: Release, strategy: Strategy) -> str:
+    """Print how many steps make one unit of a row's group; what is no group has the widest."""
+    cases = []
+    for values, shift in strategy.shifts:
+        equal = " AND ".join(
+            f"{printer.key(key)} IS NULL" if value is None else
+            f"{printer.key(key)} IS NOT DISTINCT FROM {literal(value)}"
+            for key, value in zip(release.keys, values, strict=True)
+        )
+        cases.append(f"WHEN {equal} THEN {2**shift}")
+    widest = 2 ** (strategy.truncations - 1)
+    return f"ANY_VALUE(CASE {' '.join(cases)} ELSE {widest} END)"
+
+
+def _shared(part: str, total: str, most: int) -> str:
+    """Print a part's share of `most`, toward zero, where the unit's total is larger.
+
+    Guarantee: |result| <= most * |part| / total, so the results of a unit add up to at most
+    `most`; no product is beyond what a HUGEINT holds. Parts and totals are at most `most` for
+    each row. Where their product with `most` could be too large, both lose the same number of
+    bits, the part downward and the total upward, which makes the share smaller.
+    """
+    spare = max(0, (UNIT_ROWS_MAX * most * most).bit_length() - PRODUCT_BITS)
+    if spare:
+        coarse = 2**spare
+        share = f"({part} // {coarse}) * {most} // ({total} // {coarse} + 1)"
+    else:
+        share = f"({part} * {most}) // {total}"
+    return f"CASE WHEN {total} > {most} THEN {share} ELSE {part} END"
 
 
 def _clipped(part: str, measure: Measure, grid: Grid | None, rows: int) -> str:

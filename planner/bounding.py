@@ -51,6 +51,8 @@ class Shape(Enum):
     ROW_RANK = "row rank"
     UNIT_CLIP = "per-patient clip"
     NORM_SCALE = "norm scaling"
+    UNIT_TOTAL = "per-patient total"
+    RACE = "race to the top"
     UNBOUNDED = "no bound (testing only)"
 
 
@@ -84,6 +86,12 @@ class Strategy:
     parts of a unit with n > `rows` rows are all scaled by `rows` / n, toward zero; n counts the
     rows on which one of the `weigh` conditions holds (each a conjunction). With `caps`, they are
     scaled further down where the parts of a sum would still have an L1 norm above its cap.
+    UNIT_TOTAL: a unit's parts of a sum are scaled, toward zero, so that their magnitudes add up to
+    no more than the largest value; `rows` is 1, because all of a unit's rows together count like
+    one value. RACE: the same for `rows` truncations at once, the widest at the largest value and
+    each other one half as wide as the next; each is counted in its own units, `largest` of them.
+    With `shifts` a total is limited group by group: a group's unit is 2^shift steps, and a unit's
+    parts, each in the units of its group, add up to at most `largest`.
     """
 
     shape: Shape
@@ -92,7 +100,15 @@ class Strategy:
     groups: int
     limit_groups: bool = False
     weigh: tuple[tuple[Expression, ...], ...] = ()
+    shifts: tuple[tuple[Key, int], ...] = ()
     caps: tuple[Cap, ...] = ()
+
+    @property
+    def truncations(self) -> int:
+        """From how many totals, each twice as large as the next, a limit is taken."""
+        if self.shape is Shape.RACE:
+            return self.rows
+        return max((shift for _, shift in self.shifts), default=0) + 1
 
     def cap_of(self, measure: Measure, largest: int) -> int | None:
         """Return the cap of a sum in grid steps, or None where it has none."""
@@ -111,7 +127,9 @@ class Strategy:
         most `groups` groups. By clipping: each of at most `groups` parts lies within
         `rows * largest`. A count of distinct values moves by at most the unit's rows. By scaling:
         the parts of n rows have an L1 norm of at most n * largest, so scaled ones of at most
-        `rows * largest`, and at most the cap; the L2 norm is never above the L1 norm.
+        `rows * largest`, and at most the cap; the L2 norm is never above the L1 norm. By
+        totals: the parts of a unit have an L1 norm of at most `largest`, which is that of one
+        row. In a race that holds for each of `rows` truncations, which are all released.
         """
         cap = self.cap_of(measure, largest)
         if cap is not None:
@@ -120,6 +138,8 @@ class Strategy:
             return self._by_rows(measure, 1)  # the SQL keeps `rows` rows or values of a unit
         if measure.aggregate is Aggregate.UNITS:
             return self.groups, self.groups
+        if self.shape is Shape.RACE:
+            return self.rows * largest, self.rows * largest**2
         if self.shape is Shape.UNIT_CLIP:
             part = self.rows * largest
             return self.groups * part, self.groups * part**2
@@ -151,6 +171,16 @@ class Strategy:
         if self.shape is Shape.NORM_SCALE:
             return (f"all rows count; those of a patient with more than {self.rows} are scaled "
                     f"down together to the weight of {self.rows}")
+        if self.shifts:
+            return ("a patient's rows are added up first; a larger total is scaled down to the "
+                    "clip of its group, and a group's noise is that of its clip")
+        if self.shape is Shape.UNIT_TOTAL:
+            return ("a patient's rows are added up first, over all groups; a larger total is "
+                    "scaled down to the clip")
+        if self.shape is Shape.RACE:
+            return (f"a patient's rows are added up first, over all groups, and scaled down to "
+                    f"each of {self.rows} totals, from the widest by halves; the noise is that of "
+                    "the widest, and halves with them")
         cut = ", chosen at random" if self.limit_groups else ""
         return (f"a patient's rows are added up first; at most {self.groups} groups{cut}, "
                 f"each clipped to what {self.rows} rows can give")
@@ -163,6 +193,11 @@ class BoundedMeasure:
     measure: Measure
     strategy: Strategy
     rejected: tuple[tuple[Shape, str], ...] = ()
+
+    @property
+    def is_race(self) -> bool:
+        """Whether it is answered under many truncations at once (race.py)."""
+        return self.strategy.shape is Shape.RACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +254,37 @@ def bound(release: Release, rows: int | None, unbounded: bool = False) -> Bounde
     measures = tuple(map(bounded, release.measures))
     selection = bounded(Measure(Aggregate.UNITS, None, ())) if keys is None else None
     return BoundedRelease(release, keys, measures, selection)
+
+
+def by_total(release: Release, shifts: tuple[tuple[Key, int], ...] = ()) -> Strategy:
+    """Return the strategy that limits what all of a patient's rows add up to.
+
+    Whatever its rows and groups, a patient counts as much of a sum as one value of the measure's
+    domain. For the same noise no limit on rows and values keeps more of a sum of one sign.
+    `shifts` gives groups limits of their own, in powers of two of the narrowest.
+    """
+    return Strategy(Shape.UNIT_TOTAL, release.input, 1, 1, shifts=shifts)
+
+
+def is_in_one_group(release: Release) -> bool:
+    """Return whether the keys put all rows of a patient into one group."""
+    return bool(release.keys) and all(map(is_per_unit, release.keys))
+
+
+def bound_one_row(release: Release, keys: tuple[Key, ...] | None) -> BoundedRelease:
+    """Bound the measures of a release in which a patient has one row at most.
+
+    Guarantee: the caller knows that: rows are added up within a patient and keys on which the
+    patient's rows agree (`is_in_one_group`).
+    """
+    strategy = Strategy(Shape.ONE_ROW, release.input, 1, 1)
+    measures = tuple(BoundedMeasure(m, strategy) for m in release.measures)
+    return BoundedRelease(release, keys, measures, None)
+
+
+def by_race(release: Release, truncations: int) -> Strategy:
+    """Return the strategy that limits a patient's total in so many ways at once."""
+    return Strategy(Shape.RACE, release.input, truncations, 1)
 
 
 def bound_averages(

@@ -14,13 +14,23 @@ from fractions import Fraction
 from math import ceil, floor, log2
 
 from planner.bind import Bound, Rows
-from planner.bounding import ADDITIVE, BoundedMeasure, BoundedRelease, Shape, bound
+from planner.bounding import (
+    ADDITIVE,
+    BoundedMeasure,
+    BoundedRelease,
+    Shape,
+    bound,
+    bound_one_row,
+    is_in_one_group,
+)
 from planner.catalog import Catalog
 from planner.domain import Domain, Type, integer, real
 from planner.emit import read_by, statement_relations
 from planner.expression import Call, Column, Expression, Literal, columns_of, walk
 from planner.functions import make
-from planner.grid import middle_of
+from planner.grid import WHOLE_MAX, middle_of
+from planner.narrowing import Key
+from planner.refusal import Refused
 from planner.relation import (
     Aggregate,
     Measure,
@@ -35,6 +45,7 @@ from planner.relation import (
     rows_max,
     walk_relations,
 )
+from planner.uncertainty import totals_of
 
 # Values of a real column are told apart down to its largest bound over 2^30.
 OCTAVES_MAX = 30
@@ -44,6 +55,9 @@ SIZE_MIN, SIZE_MAX = 2.0**-900, 2.0**900
 ROWS_PER_OCTAVE = 2
 # The same steps for how far a patient's values lie from an origin in the mean.
 DISTANCES_PER_OCTAVE = 2
+# The groups of a release are counted apart up to so many: put together again, where few patients
+# are in each, their noises add up.
+GROUPS_APART = 16
 # So many rows of a patient carry more noise than most tables' answers can bear.
 ROWS_MANY = 100
 _CLIPPING = frozenset({"clamp", "least", "greatest"})
@@ -54,7 +68,18 @@ class Bounds(Enum):
 
     AUTO = "auto"
     DECLARED = "declared"
+    RACE = "race"  # many bounds at once (race.py)
     DEFAULT = "default"  # chosen where the policy says that its bounds are loose
+
+
+def read_bounds(given: str | None) -> Bounds:
+    """Return whose bounds are wanted. Raises Refused for any other word."""
+    if given is None:
+        return Bounds.DEFAULT
+    if given not in (Bounds.AUTO.value, Bounds.DECLARED.value, Bounds.RACE.value):
+        raise Refused("bounds", f"bounds must be 'auto', 'declared' or 'race', got {given!r}",
+                      "bounds='auto'")
+    return Bounds(given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +94,9 @@ class Pilot:
     Where all counts and sums of a release stand inside averages, `distances` takes the place of
     `sizes`: it counts patients by the mean distance of their values from an origin, one histogram
     for each of `origins` (the place of a sum, and the origin).
+
+    `totals` counts patients by what their rows add up to, one histogram for each sum that is
+    limited so (truncation.py chooses by it); `total_places` gives them, as `places` does.
     """
 
     rows: BoundedRelease | None
@@ -78,18 +106,30 @@ class Pilot:
     asked: int | None
     distances: BoundedRelease | None = None
     origins: tuple[tuple[int, float], ...] = ()
+    totals: BoundedRelease | None = None
+    total_places: tuple[int | None, ...] = ()
+
+    @property
+    def limited(self) -> frozenset[int]:
+        """The measures that a patient's total limits, whatever rows and clips are chosen."""
+        return frozenset(i for i, place in enumerate(self.total_places) if place is not None)
 
     @property
     def releases(self) -> tuple[BoundedRelease, ...]:
         """The questions themselves."""
-        return tuple(r for r in (self.rows, self.sizes, self.distances) if r is not None)
+        every = (self.rows, self.sizes, self.distances, self.totals)
+        return tuple(r for r in every if r is not None)
 
 
 def pilot_share(pilots: tuple[Pilot, ...]) -> Fraction:
     """Return the share of a question's epsilon that goes to its pilots."""
     if not pilots:
         return Fraction(0)
-    values = any(p.sizes is not None or p.distances is not None for p in pilots)
+    if any(p.totals is not None and p.totals.release.keys for p in pilots):
+        return Fraction(3, 10)  # of each group by itself less is seen
+    values = any(
+        r is not None for p in pilots for r in (p.sizes, p.distances, p.totals)
+    )
     return Fraction(1, 5) if values else Fraction(1, 10)
 
 
@@ -114,7 +154,7 @@ def pilot_of(
     releases are bounded like any other (bounding.py), so their sensitivity holds.
     """
     release = bounded.release
-    if bounds is Bounds.DECLARED:
+    if bounds in (Bounds.DECLARED, Bounds.RACE):
         return None
     clipped = [
         (place, measure) for place, measure in enumerate(release.measures)
@@ -134,8 +174,106 @@ def pilot_of(
         distances, origins = _distances(release)
         return Pilot(_rows(bounded, shape), None, tuple(None for _ in release.measures), alone,
                      rows, distances, origins)
-    sizes, places = _sizes(release, clipped, rows)
-    return Pilot(_rows(bounded, shape) if cuts else None, sizes, places, alone, rows)
+    limited = frozenset[int]()
+    if rows is None and shape.strategy.shape is not Shape.ONE_ROW:
+        limited = _limited_by_total(release, bound_)
+    rest = [(place, measure) for place, measure in clipped if place not in limited]
+    sizes, places = _sizes(release, rest, rows)
+    apart = is_in_one_group(release) and bounded.keys is not None and (
+        2 <= len(bounded.keys) <= GROUPS_APART
+    ) and not _is_added_up(bound_, release.source)
+    totals, total_places = _totals(release, limited, shape.strategy.rows,
+                                   bounded.keys if apart else None)
+    others = any(m.aggregate in ADDITIVE for i, m in enumerate(release.measures)
+                 if i not in limited)
+    return Pilot(_rows(bounded, shape) if cuts and others else None, sizes, places,
+                 alone - limited, rows, totals=totals, total_places=total_places)
+
+
+def has_totals(bounded: BoundedRelease) -> bool:
+    """Return whether all that adds up here are sums that can be limited by a patient's total.
+
+    A count or an average beside a sum keeps both to the same rows, because people divide one by
+    the other.
+    """
+    release = bounded.release
+    additive = {place for place, m in enumerate(release.measures) if m.aggregate in ADDITIVE}
+    return bool(additive) and additive == _sums_apart(release)
+
+
+def _sums_apart(release: Release) -> frozenset[int]:
+    """Return the sums that stand for themselves and not for a mean about a center."""
+    return frozenset(
+        place for place, measure in enumerate(release.measures)
+        if place not in release.centred and measure.center == 0
+        and _is_clippable(place, measure, release)
+    )
+
+
+def _limited_by_total(release: Release, bound_: Bound) -> frozenset[int]:
+    """Return the sums that a patient's total limits: those that no count or mean stands beside.
+
+    What one expression reads together, a sum over a count for instance, is left to the same rows
+    of a patient: two numbers that are cut differently would make a wrong quotient.
+    """
+    every = (bound_.rows, *(g.rows for g in bound_.givens))
+    sources = {release.source, *_is_added_up(bound_, release.source)}
+    found = _sums_apart(release)
+    together = [
+        {int(c.name[1:]) - 1 for c in columns_of(e) if c.source in sources and c.name[0] == "m"}
+        for rows in every for e in _expressions_above(rows)
+    ]
+    for _ in together:  # one that is left to its rows may take another with it
+        for places in together:
+            if not places <= found:
+                found -= places
+    return found
+
+
+def _is_added_up(bound_: Bound, source: int) -> frozenset[int]:
+    """Return the numbers of the ROLLUPs that add up a release's groups."""
+    return frozenset(
+        total for rows in (bound_.rows, *(g.rows for g in bound_.givens))
+        for total, below in totals_of(rows.relation).items() if below == source
+    )
+
+
+def _totals(
+    release: Release, limited: frozenset[int], rows: int, apart: tuple[Key, ...] | None
+) -> tuple[BoundedRelease | None, tuple[int | None, ...]]:
+    """Count patients by the octave of what the magnitudes of their rows add up to.
+
+    The largest octave ends at what the declared bounds let a patient count. Where a patient's
+    rows are all in one group, the groups are counted `apart`.
+
+    Guarantee: rows are added up within a patient first, so a patient is one row here and in at
+    most one bin of each histogram.
+    """
+    source = _own_source(release, 1)
+    found: list[int | None] = [None] * len(release.measures)
+    items: list[UnitItem] = []
+    counted: list[Measure] = []
+    for place, measure in enumerate(release.measures):
+        value = measure.argument
+        if place not in limited or value is None:
+            continue
+        top = rows * max(map(abs, value.domain.interval or (0.0, 0.0)))
+        whole = value.domain.type is Type.INTEGER and top < WHOLE_MAX
+        domain = integer(0, int(top), nullable=True) if whole else real(0.0, float(top), True)
+        item = UnitItem("sum", (make("abs", value),), measure.conditions, domain)
+        if item not in items:
+            items.append(item)
+            total = Column(source, f"m{len(items)}", domain, per_unit=True)
+            counted.append(Measure(Aggregate.HISTOGRAM, size_of(total), _present(total, ())))
+        found[place] = items.index(item)
+    if not items:
+        return None, tuple(found)
+    groups = () if apart is None else release.keys
+    unit = UnitAggregate(source, release.input, groups, tuple(items))
+    keys = tuple(Column(source, f"k{i + 1}", key.domain, per_unit=True)
+                 for i, key in enumerate(groups))
+    asked = Release(_own_source(release, 0), unit, keys, tuple(counted))
+    return bound_one_row(asked, ((),) if apart is None else apart), tuple(found)
 
 
 def _read_alone(bound_: Bound, source: int) -> frozenset[int]:

@@ -183,16 +183,18 @@ def _planned(
 
 
 def _histogram_of(measure: Measure, release: Release) -> str:
-    """Say what a pilot counts: patients by their rows or distances, or rows by a value's size."""
+    """Say what a pilot counts: patients by rows, totals or distances, or rows by values' sizes."""
     columns = () if measure.argument is None else columns_of(measure.argument)
     own = [column.name for column in columns if column.source > 0]
     if own:
         return f"sizes of {', '.join(own)}"
     asked, place = release.input, int(columns[0].name[1:]) - 1 if columns else 0
-    if not isinstance(asked, UnitAggregate) or asked.items[place].function != "avg":
+    if not isinstance(asked, UnitAggregate) or asked.items[place].function == "count":
         return "rows of a patient"
     (distance,) = asked.items[place].arguments
     values = ", ".join(c.name for c in columns_of(distance)) or "a value"
+    if asked.items[place].function == "sum":
+        return f"totals of {values}"
     origins = [n.value for n in walk(distance) if isinstance(n, Literal)]
     return f"mean distance of a patient's {values} from {origins[-1]:g}"
 
@@ -269,6 +271,8 @@ def _error(expression: Expression, priced: NoisePlan) -> float | None:
         source = release.bounded.release.source
         if isinstance(expression, Column) and expression.source == source:
             if expression.name.startswith("m"):
+                if release.measures[int(expression.name[1:]) - 1].bounded.is_race:
+                    return None  # which truncation wins depends on the answer
                 return release.measures[int(expression.name[1:]) - 1].half_width(CONFIDENCE)
             return None
         if isinstance(expression, Call) and expression.function == "average":

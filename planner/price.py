@@ -36,6 +36,7 @@ from planner.grid import GRID_MAX, Grid, stored_grid
 from planner.pilot import Pilot, pilot_share
 from planner.refusal import Refused
 from planner.relation import Aggregate, Measure
+from planner.truncation import truncated
 
 # A step is at most the noise scale over 2^20 (DESIGN); one power more leaves room for rounding.
 STEP_SHARE = 2.0**21
@@ -267,17 +268,22 @@ def adapted(
     if any(column.key not in answers for r in asked for column in r.measures):
         return release
     seen = {
-        r.bounded.release.source: tuple(_histogram(c, answers[c.key]) for c in r.measures)
+        r.bounded.release.source: tuple(_histograms(c, answers[c.key]) for c in r.measures)
         for r in asked
     }
-    rows = None if pilot.rows is None else seen[pilot.rows.release.source][0]
+    rows = None if pilot.rows is None else seen[pilot.rows.release.source][0][0]
     noises = tuple(column.deviation / sqrt(2) for column in release.measures)
     if pilot.distances is not None and rows is not None:
-        distances = seen[pilot.distances.release.source]
+        distances = tuple(groups[0] for groups in seen[pilot.distances.release.source])
         found = adapt_averages(release.bounded, pilot, rows, distances, noises)
         return _as_chosen(found, plan, pilot)
-    sizes = () if pilot.sizes is None else seen[pilot.sizes.release.source]
-    return _as_chosen(adapt(release.bounded, pilot, rows, sizes, noises), plan, pilot)
+    sizes = () if pilot.sizes is None else (
+        tuple(groups[0] for groups in seen[pilot.sizes.release.source])
+    )
+    found = adapt(release.bounded, pilot, rows, sizes, noises)
+    if pilot.totals is not None:
+        found = truncated(found, pilot, seen[pilot.totals.release.source], noises)
+    return _as_chosen(found, plan, pilot)
 
 
 def _as_chosen(found: Adapted, plan: NoisePlan, pilot: Pilot) -> PricedRelease:
@@ -286,14 +292,20 @@ def _as_chosen(found: Adapted, plan: NoisePlan, pilot: Pilot) -> PricedRelease:
     return replace(priced, cut=found.cut, words=found.words)
 
 
-def _histogram(column: Priced, counts: tuple[float, ...]) -> Histogram:
-    """Return a released histogram of one group with what its bins stand for."""
+def _histograms(column: Priced, counts: tuple[float, ...]) -> tuple[Histogram, ...]:
+    """Return a released histogram for each group, with what its bins stand for."""
     argument = column.bounded.measure.argument
     members = () if argument is None else argument.domain.members() or ()
-    return Histogram(
-        tuple((bin_, n) for bin_, n in zip(members, counts, strict=True)
-              if isinstance(bin_, int)),
-        column.scale,
+    width = len(members)
+    if not width or len(counts) % width:
+        raise ValueError("a histogram has one count for each bin")
+    return tuple(
+        Histogram(
+            tuple((bin_, n) for bin_, n in zip(members, counts[i : i + width], strict=True)
+                  if isinstance(bin_, int)),
+            column.scale,
+        )
+        for i in range(0, len(counts), width)
     )
 
 
@@ -470,7 +482,10 @@ def _grid(bounded: BoundedMeasure, budget: Terms, weight: Fraction) -> Grid:
         raise Refused("epsilon", f"epsilon {float(budget.epsilon):g} gives no usable noise scale",
                       "an epsilon between 0.001 and 10")
     step = 2.0 ** floor(log2(scale / STEP_SHARE))
-    stored = stored_grid(measure.argument, bounded.strategy.relation, measure.center, step, scale)
+    # Rows are read on a finer grid than the stored one where there are several limits.
+    stored = None if bounded.strategy.truncations > 1 else stored_grid(
+        measure.argument, bounded.strategy.relation, measure.center, step, scale
+    )
     if stored is not None:
         return stored
     low, high = measure.argument.domain.interval or (0.0, 0.0)
@@ -525,6 +540,8 @@ def _common_text(release: BoundedRelease, strategy: Strategy) -> tuple[Numbering
              f"|{weigh}")
     keys += [f"of {expression_text(key, numbering)}" for key in release.finer]
     listed = "selected" if release.keys is None else key_of(repr(release.keys))
+    if strategy.shifts:
+        shape += f"|{strategy.shifts!r}"
     if strategy.caps:
         shape += f"|{[(measure_text(c.measure, numbering), str(c.share)) for c in strategy.caps]}"
     text = key_of(relation_text(strategy.relation, numbering), ";".join(keys), listed, shape)

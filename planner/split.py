@@ -36,6 +36,13 @@ CLEAR_ENOUGH = 0.2
 LEAST = 1e-300  # keeps a quotient finite
 
 
+def read_split(given: str | None) -> bool:
+    """Return whether the answers divide the epsilon. Raises Refused for any other word."""
+    if given not in (None, "even", "auto"):
+        raise Refused("split", f"split must be 'even' or 'auto', got {given!r}", "split='auto'")
+    return given == "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """A question whose epsilon is divided by its answers.

@@ -31,6 +31,9 @@ FAILED = 1  # pytest's exit code for tests that ran and failed
 NEIGHBOURS = "tests/engine/test_neighbours.py::"
 REPLAY = NEIGHBOURS + "test_one_patient_moves_no_measure_further_than_stated"
 ADAPTED = NEIGHBOURS + "test_one_patient_moves_neither_pilot_nor_answer_further_than_stated"
+TOTALS = ("tests/engine/test_adaptive.py::"
+          "test_no_patient_moves_a_sum_by_more_than_the_clip_of_his_total")
+RACE = "tests/engine/test_race.py::test_no_patient_moves_all_truncations_further_than_stated"
 KNOWN = "tests/engine/test_known_bugs.py::"
 KEPT = "tests/engine/test_kept_answers.py::"
 CALIBRATION = "tests/mechanisms/test_calibration.py::"
@@ -83,9 +86,9 @@ PLANTED = (
     Planted("a cap twice as wide as is stated", "planner/bounded_sql.py",
             "+ {cap - 1}) // {cap}", "+ {cap - 1}) // {cap + cap}", (WEIGHED,)),
     Planted("a center from a raw histogram", "engine/releases.py",
-            "                done[column.key] = add_noise(column, keys, values, noise)\n",
+            "                fresh = add_noise(column, keys, values, noise)\n",
             "                own = None if release.bounded.release.source in pilots else noise\n"
-            "                done[column.key] = add_noise(column, keys, values, own)\n",
+            "                fresh = add_noise(column, keys, values, own)\n",
             ("tests/engine/test_averaging.py::test_a_pilot_is_asked_with_noise",)),
     Planted("a cap's sum takes its count's part of the epsilon as well", "planner/averaging.py",
             "one = Fraction(sums + counts, SUM_TO_COUNT * sums + counts)", "one = Fraction(1)",
@@ -141,6 +144,19 @@ PLANTED = (
             "low, high = 2 * rows * min(grid.low, 0), 2 * rows * max(grid.high, 0)",
             (NEIGHBOURS + "test_nothing_is_found_where_nothing_is_planted", REPLAY), "sums or "
             "nothing"),
+    Planted("a patient's total that is not scaled down", "planner/bounded_sql.py",
+            'f"CASE WHEN {total} > {most} THEN {share} ELSE {part} END"', "part",
+            (ADAPTED, TOTALS), "sums or moves_a_sum"),
+    Planted("a patient's total that counts one group only", "planner/bounded_sql.py",
+            "OVER (PARTITION BY u) AS {total}", "OVER (PARTITION BY u, p{i + 1}) AS {total}",
+            (TOTALS,)),
+    Planted("a patient's total that depends on other patients", "planner/bounded_sql.py",
+            "OVER (PARTITION BY u) AS {total}", "OVER () AS {total}", (TOTALS,)),
+    Planted("a race that pays for one truncation", "planner/bounding.py",
+            "            return self.rows * largest, self.rows * largest**2\n",
+            "            return largest, largest**2\n", (RACE,)),
+    Planted("a race whose truncations truncate nothing", "planner/bounded_sql.py",
+            'kept = _shared("p", "n", grid.largest * 2**j)', 'kept = "p"', (RACE,)),
     Planted("stored integers are never clamped to narrower bounds", "planner/grid.py",
             "ends = None if low <= proven[0] else low, None if proven[1] <= high else high",
             "ends = None, None",
@@ -245,6 +261,10 @@ PLANTED = (
             "exact.columns.values()))\n        for place, column in enumerate("
             "release.measures):\n            if column.key not in done:\n",
             (STATE + "test_public_keys_come_in_one_order_and_are_all_there",)),
+    Planted("noise that two answers share counted twice", "engine/history.py",
+            "or isinstance(fresh, Combined) or not", "or not",
+            ("tests/engine/test_history.py::"
+             "test_a_mean_is_combined_with_nothing_but_fresh_noise",)),
     # ---- prices
     Planted("several Gaussian columns at the multiplier of one", "planner/price.py",
             "return _root(Fraction(multiplier(budget)) ** 2 * budget.columns / weight)",
@@ -294,11 +314,11 @@ PLANTED = (
             "            reader = open_reader(due, receipt, ledger, data.database, "
             "kept.data_version)\n"
             "            plan, released = fill(bound, plan, known, reader, data.public, "
-            "self._randomness)\n",
+            "self._randomness,\n                                  kept=kept)\n",
             "        with suppress(Exception):\n"
             "            reader = open_unpaid(due, data.database, insecure_testing=True)\n"
             "            plan, released = fill(bound, plan, known, reader, data.public, "
-            "self._randomness)\n"
+            "self._randomness,\n                                  kept=kept)\n"
             "            receipt = self._charge(ledger, due, sql, who, kept.data_version)\n",
             (KNOWN + "test_36_the_charge_comes_first_and_stays",)),
     Planted("a refund on error", "engine/api.py",
@@ -466,8 +486,8 @@ PLANTED = (
             "    if not (model.is_private or insecure):\n", "    if False:\n",
             ("tests/engine/test_predictions.py::test_a_name_is_kept_and_checked",)),
     Planted("importance that counts all rows of a patient", "models/importance.py",
-            "    rows = table.starts[:-1]\n", "    rows = np.arange(table.starts[-1])\n",
-            (TRAINED,), "importance"),
+            "    rows = table.starts[:-1]\n    classes",
+            "    rows = np.arange(table.starts[-1])\n    classes", (TRAINED,), "importance"),
     Planted("metrics that count all rows of a patient", "models/evaluation.py",
             "    rows = table.starts[units]  # a patient's first row, in the secret random order "
             "of its rows\n",

@@ -29,8 +29,8 @@ from planner.price import (
     Mechanism,
     NoisePlan,
     PricedRelease,
-    _answer_keys,
     adapted,
+    answer_keys,
     remaining,
 )
 from planner.relation import Measure
@@ -193,7 +193,7 @@ def test_another_cap_is_another_answer(ward: Path) -> None:
     (cap,) = strategy.caps
     caps = tuple(Cap(release.measures[0].measure, share) for share in (cap.share, cap.share / 2))
     keys = {
-        _answer_keys(bound_averages(release, release.release, 6, (each,))) for each in caps
+        answer_keys(bound_averages(release, release.release, 6, (each,))) for each in caps
     }
     assert len(keys) == 2
 

@@ -87,11 +87,13 @@ def xrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with duckdb.connect(str(place / "study.duckdb")) as connection:
         connection.execute("CREATE TABLE people (person INTEGER, age INTEGER)")
         connection.execute("CREATE TABLE xrays (person INTEGER, image BLOB, ill BOOLEAN)")
+        connection.execute("BEGIN")
         for person in range(200):
             connection.execute("INSERT INTO people VALUES (?, ?)", [person, 50])
             for _ in range(1 + person % 4):
                 connection.execute("INSERT INTO xrays VALUES (?, ?, ?)", [
                     person, stripes(rng, person % 2 == 0).tobytes(), person % 2 == 0])
+        connection.execute("COMMIT")
     (place / "policy.yaml").write_text("""discreet: 1
 database: study.duckdb
 ledger: study.ledger.sqlite
