@@ -86,7 +86,8 @@ def test_what_may_be_nothing_takes_little_from_the_others(policy: Path) -> None:
             (words,) = opened.query(sql, epsilon=0.5, split="auto").plan.chosen
             got.append([float(x) for x in words.split("as ")[1].split(" (")[0].split(", ")])
     everybody, nobody, rare = np.mean(got, axis=0)
-    assert everybody < nobody < 0.25 < rare
+    assert everybody < nobody < 0.3
+    assert rare > 0.5 / 3
 
 
 # ---- price and kept answers ------------------------------------------------------------------
