@@ -86,9 +86,9 @@ PLANTED = (
     Planted("a cap twice as wide as is stated", "planner/bounded_sql.py",
             "+ {cap - 1}) // {cap}", "+ {cap - 1}) // {cap + cap}", (WEIGHED,)),
     Planted("a center from a raw histogram", "engine/releases.py",
-            "                done[column.key] = add_noise(column, keys, values, noise)\n",
+            "                fresh = add_noise(column, keys, values, noise)\n",
             "                own = None if release.bounded.release.source in pilots else noise\n"
-            "                done[column.key] = add_noise(column, keys, values, own)\n",
+            "                fresh = add_noise(column, keys, values, own)\n",
             ("tests/engine/test_averaging.py::test_a_pilot_is_asked_with_noise",)),
     Planted("a cap's sum takes its count's part of the epsilon as well", "planner/averaging.py",
             "one = Fraction(sums + counts, SUM_TO_COUNT * sums + counts)", "one = Fraction(1)",
