@@ -85,6 +85,7 @@ def curve(folder: Path, databases: int) -> list[dict[str, float]]:
                 share = run["share"]
                 right.append(run["least squares"])
             point[kind.value] = round(fmean(right), 4)
+            point[f"{kind.value}, databases"] = len(right)
         points.append(point)
     return points
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.attacks.curators import Kind, curator, one_table
 
-POOL, FEATURES, MODELS = 200, 60, 24
+POOL, FEATURES, MODELS = 200, 200, 24
 STEPS = 13
 NEARLY_NO_NOISE = 300.0  # the epsilon of a model that protects nobody
 FALSE_POSITIVES = 0.01

@@ -27,18 +27,19 @@ def draw(points: list[dict[str, float]], path: Path) -> None:
             (WITHOUT, "noise on every answer, no budget: epsilon of one answer", "#b0545a"),
             (WITH, "Discreet: epsilon of all answers together, for ever", "#4a78b0"),
         ):
-            axes.plot(epsilons, [100 * point[name] for point in points], "o-", label=label,
-                      color=colour)
+            measured = [point for point in points if name in point]
+            axes.plot([point["epsilon"] for point in measured],
+                      [100 * point[name] for point in measured], "o-", label=label, color=colour)
         axes.axhline(50, color="#777777", linewidth=0.8, linestyle="--")
         axes.text(epsilons[-1], 50.7, "a coin", color="#777777", ha="right", va="bottom")
         axes.set_xscale("log")
         axes.set_xticks(epsilons, [f"{e:g}" for e in epsilons])
         axes.minorticks_off()
-        axes.set_ylim(40, 102)
+        axes.set_ylim(36, 102)
         axes.set_xlabel("epsilon")
         axes.set_ylabel("patients' bits guessed right, %")
         axes.set_title("256 patients, 1,024 counts, least squares", loc="left", fontsize=11)
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(0.0, 0.72))
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, -0.01))
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         figure.savefig(path, format="svg", metadata={"Date": None})

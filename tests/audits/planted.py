@@ -486,8 +486,11 @@ PLANTED = (
             "    if not (model.is_private or insecure):\n", "    if False:\n",
             ("tests/engine/test_predictions.py::test_a_name_is_kept_and_checked",)),
     Planted("importance that counts all rows of a patient", "models/importance.py",
-            "    rows = table.starts[:-1]\n    classes",
-            "    rows = np.arange(table.starts[-1])\n    classes", (TRAINED,), "importance"),
+            "    rows = table.starts[:-1]\n    shapes", "    rows = np.arange(table.starts[-1])\n"
+            "    shapes", (TRAINED,), "importance"),
+    Planted("means of classes that count all rows of a patient", "models/importance.py",
+            "    rows = table.starts[:-1]\n    classes", "    rows = np.arange(table.starts[-1])\n"
+            "    classes", (TRAINED,), "importance and means"),
     Planted("metrics that count all rows of a patient", "models/evaluation.py",
             "    rows = table.starts[units]  # a patient's first row, in the secret random order "
             "of its rows\n",

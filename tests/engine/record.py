@@ -28,9 +28,12 @@ import pytest
 import engine.accuracy
 import engine.execution
 import engine.releases
+import models.class_weights
 import models.descent
 import models.evaluation
+import models.forest
 import models.importance
+import models.statistics
 from engine import Engine, Refused
 from planner.bounded_sql import SELECTION
 from tests.engine.replay import flat
@@ -159,8 +162,12 @@ def _watched(found: Recording, like: Recording | None) -> Iterator[None]:
         (engine.accuracy, "choose_keys"): _choice(met),
         (engine.accuracy, "_draw"): _levels(met),
         (models.descent, "noised"): _step(met),
-        (models.importance, "gaussian"): _counted("importance", met),
-        (models.evaluation, "gaussian"): _counted("metrics", met),
+        (models.importance, "noised"): _step(met, "means"),
+        (models.importance, "gaussian"): _counted("importance", "cells", met),
+        (models.evaluation, "gaussian"): _counted("metrics", "cells", met),
+        (models.class_weights, "gaussian"): _counted("class weights", "counts", met),
+        (models.statistics, "gaussian"): _counted("sums", "sums", met),
+        (models.forest, "gaussian"): _counted("leaves", "cells", met),
     }
     with pytest.MonkeyPatch.context() as patch:
         for (module, name), wrapped in places.items():
@@ -223,13 +230,13 @@ def _levels(met: Any) -> Any:
     return wrap
 
 
-def _step(met: Any) -> Any:
+def _step(met: Any, name: str = "step") -> Any:
     """Training: the sum of the patients' gradients of one step, of L2 sensitivity 1."""
 
     def wrap(true: Any) -> Any:
         def noised(total: Any, multiplier: float, randomness: Any) -> Any:
             given = {(i,): float(x) for i, x in enumerate(np.nan_to_num(total))}
-            return met(("step", len(total), multiplier), np.inf, 1.0, given,
+            return met((name, len(total), multiplier), np.inf, 1.0, given,
                        lambda: true(total, multiplier, randomness))
 
         return noised
@@ -237,18 +244,24 @@ def _step(met: Any) -> Any:
     return wrap
 
 
-def _counted(name: str, met: Any) -> Any:
-    """Training: a table of counts in which one patient is once; `cells` is what the caller has."""
+def _counted(name: str, local: str, met: Any) -> Any:
+    """Training: whole numbers that noise is drawn for; `local` is what the caller calls them.
+
+    One patient moves them by the caller's `plan.distance` in L2 norm where there is a plan, and
+    else is once in one cell.
+    """
 
     def wrap(true: Any) -> Any:
         def sample(sigma: float, size: int, randomness: Any) -> Any:
-            cells = sys._getframe(1).f_locals["cells"]
-            given = {(i,): float(n) for i, n in enumerate(cells.ravel())}
+            place = sys._getframe(1).f_locals
+            cells = place[local].ravel()
+            reach = float(place["plan"].distance) if "plan" in place else 1.0
+            given = {(i,): int(n) for i, n in enumerate(cells)}
             # Drawn in a replay too: what is simulated later comes from the same randomness.
             drawn = true.sample(sigma, size, randomness)
-            noisy = met((name, cells.shape, sigma), 1.0, 1.0, given,
-                        lambda: cells.ravel() + drawn)
-            return noisy - cells.ravel()
+            noisy = met((name, place[local].shape, sigma), np.inf if "plan" in place else 1.0,
+                        reach**2, given, lambda: cells + drawn)
+            return noisy - cells
 
         return SimpleNamespace(sample=sample)
 
