@@ -8,6 +8,7 @@ epsilon that was charged is used up. Finer levels never leave.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -251,7 +252,9 @@ def refined(split: Split, drawn: Drawn) -> dict[str, int]:
 def _seen(released: Released) -> Seen:
     """Return the size that half of a column's revealed numbers exceed, and their noise."""
     numbers = np.abs(np.array([float(n) for n in released.numbers()]))
-    return Seen(float(np.median(numbers)) if len(numbers) else 0.0, released.deviation())
+    deviation = released.deviation()
+    size = (float(np.median(numbers)) if len(numbers) else 0.0) - deviation / math.sqrt(2)
+    return Seen(max(size, 0.0), deviation)
 
 
 __all__ = ["Divided", "Drawn", "answer_divided", "answer_divided_unpaid", "draw",

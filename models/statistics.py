@@ -143,6 +143,9 @@ def refuse_unused(what: str, settings: Settings) -> None:
               if getattr(settings, name) is not None]
     if settings.importance > 0:
         unused.append("importance")
+    if settings.noise_end != 1.0:
+        unused.append("noise_end")
+    unused += [name for name in ("clip_quantile", "class_weights") if getattr(settings, name)]
     if settings.embedding:
         unused.append("embedding")
     if unused:

@@ -95,7 +95,7 @@ class TensorNetwork:
         """Return the sum over `units` of each patient's mean gradient, clipped; votes last.
 
         Patients are taken together with others that have about as many rows, and filled up with
-        empty rows of weight zero to a multiple of FILLED_TO patients.
+        empty rows of weight zero to a multiple of FILLED_TO patients, or to as many as fit.
 
         Guarantee: adding or removing one patient moves the sum by at most 1 in L2 norm: its part
         is its own mean gradient times a weight that keeps it below 1, or exactly zero where that
@@ -109,7 +109,9 @@ class TensorNetwork:
             group = units[width == rows]
             most = max(1, self._rows_at_once() // rows)
             for first in range(0, len(group), most):
-                total += self._part(parameters, table, group[first : first + most], rows, clip)
+                part = group[first : first + most]
+                places = min(most, -(-len(part) // FILLED_TO) * FILLED_TO)
+                total += self._part(parameters, table, part, rows, places, clip)
         return total
 
     def _rows_at_once(self) -> int:
@@ -123,9 +125,9 @@ class TensorNetwork:
         return int(max(32, min(ROWS_AT_ONCE, PATCHES_MAX // widest)))
 
     def _part(
-        self, parameters: Vector, table: Table, units: Places, rows: int, clip: Clip | GroupClip
+        self, parameters: Vector, table: Table, units: Places, rows: int, most: int,
+        clip: Clip | GroupClip,
     ) -> Vector:
-        most = -(-len(units) // FILLED_TO) * FILLED_TO
         places, begins = table.rows_of(units)
         sizes = np.diff(begins)
         at = np.repeat(np.arange(len(units)) * rows - begins[:-1], sizes) + np.arange(begins[-1])

@@ -26,13 +26,13 @@ from planner.price import CELLS_MAX, Mechanism, NoisePlan, Priced, PricedRelease
 from planner.refusal import Refused
 
 RULE = "split"
-# The coarsest level of a column has this part of its even share. Less would leave more to the
-# column in need, and columns of like size more to chance: a coarse number can look large.
-PILOT = Fraction(3, 10)
+# The coarsest level of a column has this part of its even share.
+PILOT = Fraction(3, 20)
 LEVELS_PER_OCTAVE = 8
-# An answer below so many noise scales may be zero, which has no relative error: it is refined up
-# to an even share, and no further.
+# An answer that may be zero has no relative error: while its size is below so many noise scales it
+# gets an even share at most where there are two columns, and up to two where there are many.
 DISTINCT = 2.0
+CLEAR_ENOUGH = 0.2
 LEAST = 1e-300  # keeps a quotient finite
 
 
@@ -185,7 +185,11 @@ def ladder_of(split: Split, column: Priced) -> Ladder:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is revealed of a column: the typical size of its numbers, and its noise, in its unit."""
+    """What is revealed of a column: its typical size as far as noise lets tell, and its noise.
+
+    `size` is the median magnitude of its numbers less one noise scale: a coarse number that only
+    looks large must not keep its column from being refined.
+    """
 
     size: float
     deviation: float
@@ -223,18 +227,25 @@ def next_column(
 ) -> str | None:
     """Return the column to refine: the one with the worst error that may still be refined.
 
+    Columns that may be zero come first up to an even share, those that got least before the
+    others; beyond that they wait until all others are CLEAR_ENOUGH.
+
     Guarantee: a function of revealed numbers and public facts; what it returns costs no more
     than is `left`.
     """
-    best, worst = None, -inf
+    most = share * (2 - Fraction(2, max(len(ladders), 2)))
+    best, worst = None, (0, -inf)
     for key, ladder in ladders.items():
         level = levels[key]
-        if errors[key] <= worst or level + 1 >= len(ladder.costs):
+        if level + 1 >= len(ladder.costs):
             continue
         now, finer = ladder.costs[level], ladder.costs[level + 1]
         unclear = errors[key] > sqrt(2) / DISTINCT
-        if finer - now <= left and not (unclear and finer > share):
-            best, worst = key, errors[key]
+        need = (0, errors[key])
+        if unclear:
+            need = (1, -float(now / share)) if finer <= share else (0, CLEAR_ENOUGH)
+        if need > worst and finer - now <= left and not (unclear and finer > most):
+            best, worst = key, need
     return best
 
 

@@ -71,7 +71,8 @@ class RowClipped(LinearModel):
     def clipped_sum(self, parameters: Vector, table: Table, units: Places, clip: Clip) -> Vector:
         apart = Table(table.inputs, None, table.targets, np.arange(len(table.targets) + 1))
         places, _ = table.rows_of(units)
-        return LinearModel.clipped_sum(self, parameters, apart, places, clip)
+        rows = np.arange(len(table.targets))[places]
+        return LinearModel.clipped_sum(self, parameters, apart, rows, clip)
 
 
 class NoisedByRate(LinearModel):
@@ -82,8 +83,9 @@ class NoisedByRate(LinearModel):
         return LinearModel.clipped_sum(self, parameters, table, everybody, clip)
 
 
-def planned(epsilon: int, batch: int | None) -> RunPlan:
-    settings = Settings(steps=10, batch=batch, holdout=0.0, learning_rate=0.1)
+def planned(epsilon: int, batch: int | None, **adaptive: float) -> RunPlan:
+    settings = Settings(steps=10, batch=batch, holdout=0.0, learning_rate=0.1,
+                        **adaptive)  # type: ignore[arg-type]
     defaults = Defaults(steps=1.0, learning_rate=0.1, decay=0.0, always_full=True)
     network = LinearModel(ENCODING)
     return plan_run("logistic", ENCODING, settings, defaults, network.size, CANARIES,
@@ -110,9 +112,13 @@ def audited(make: Callable[[Encoding], LinearModel], plan: RunPlan) -> float:
 
 
 @pytest.mark.audit
-@pytest.mark.parametrize("batch", [None, 300])
-def test_the_empirical_epsilon_is_below_the_charge(batch: int | None) -> None:
-    plan = planned(8, batch)
+@pytest.mark.parametrize(("batch", "adaptive"), [
+    (None, {}), (300, {}), (None, {"clip_quantile": 0.7, "clip": 0.1, "noise_end": 0.5}),
+])
+def test_the_empirical_epsilon_is_below_the_charge(
+    batch: int | None, adaptive: dict[str, float]
+) -> None:
+    plan = planned(8, batch, **adaptive)
     found = audited(LinearModel, plan)
     print(f"batch {batch}: charged {plan.cost.epsilon:.3f}, audited at least {found:.3f}")
     assert found <= plan.cost.epsilon

@@ -77,15 +77,17 @@ def test_the_worst_relative_error_is_smaller_and_intervals_hold(policy: Path) ->
     assert held >= 95  # of 120; at 93 % each, fewer happen once in 10^6 times
 
 
-def test_what_may_be_nothing_gets_hardly_more_than_its_share(policy: Path) -> None:
-    sql = "SELECT COUNT(*), SUM(none), SUM(rare) FROM people"
+def test_what_may_be_nothing_takes_little_from_the_others(policy: Path) -> None:
+    """It looks like something now and then, and is refined until it does no more."""
+    sql = "SELECT COUNT(*), COUNT_IF(none = 1), COUNT_IF(rare = 1) FROM people"
+    got = []
     with Engine.open(policy, insecure_testing=True, seed=5) as opened:
-        for _ in range(5):
+        for _ in range(15):
             (words,) = opened.query(sql, epsilon=0.5, split="auto").plan.chosen
-            everybody, nobody, rare = (float(x) for x in words.split("as ")[1].split(" (")[0]
-                                       .split(", "))
-            assert nobody < 0.5 / 2  # it can look like something for a few levels
-            assert everybody < nobody < rare
+            got.append([float(x) for x in words.split("as ")[1].split(" (")[0].split(", ")])
+    everybody, nobody, rare = np.mean(got, axis=0)
+    assert everybody < nobody < 0.3
+    assert rare > 0.5 / 3
 
 
 # ---- price and kept answers ------------------------------------------------------------------

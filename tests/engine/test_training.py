@@ -431,7 +431,11 @@ def test_a_run_shows_steps_and_nothing_of_the_rows(base: Engine) -> None:
     """Progress has the step and the number of steps; a model has no loss, norm or row count."""
     seen: list[tuple[Any, ...]] = []
     model = base.train(SIMPLE, progress=lambda *told: seen.append(told), **FAST)
-    assert seen == [("training", step, 10) for step in range(1, 11)]
+    assert [told[1:] for told in seen] == [(step, 10) for step in range(1, 11)]
+    plan = base.explain_train(SIMPLE, **FAST)
+    assert [told[0] for told in seen] == [
+        f"training, epsilon {plan.epsilon_after(step):.2f} so far" for step in range(1, 11)
+    ]  # a price, and so known beforehand
     assert not {"loss", "norm", "rows", "history"} & set(dir(model))
 
 

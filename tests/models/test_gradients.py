@@ -215,3 +215,24 @@ def test_no_patients_give_zero() -> None:
 
 def test_encodings_of_tests_are_encodings() -> None:
     assert isinstance(encoding(3), Encoding)
+
+
+@pytest.mark.parametrize("patients", [1, 3, 40])
+def test_patients_of_many_rows_are_not_filled_up(
+    patients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Filled up to 32 patients of 5,000 rows, a step would hold gigabytes of products of rows."""
+    seen: list[int] = []
+    part = TensorNetwork._part
+
+    def watched(self: TensorNetwork, parameters: Vector, rows: Table, units: Any, width: int,
+                most: int, clip: Clip) -> Vector:
+        seen.append(width * most)
+        return part(self, parameters, rows, units, width, most, clip)
+
+    monkeypatch.setattr(TensorNetwork, "_part", watched)
+    network, _ = dense(TRUTH)
+    for sizes in ([2000] * min(patients, 3), [1] * patients, [300] * patients):
+        rows = table(sizes, 5)
+        network.clipped_sum(parameters_of(network), rows, np.arange(rows.units), Clip())
+    assert max(seen) <= 2048
