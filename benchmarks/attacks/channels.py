@@ -4,10 +4,15 @@ Each channel is a question whose failure, error text, columns, rows, keys, order
 another one where the target's row is there. They are tried on DuckDB itself, on DuckDB with noise
 on every number that comes out (what a wrapper does), and on Discreet. (Which rows HAVING leaves out
 there depends on noisy numbers; tests/engine/test_known_bugs.py checks that.)
+
+Where Discreet sorts groups by noisy numbers, two runs differ by chance: there the question is asked
+in many wordings with noise of their own, and it tells if some order comes out more often by
+MORE_OFTEN of them with the target than without (by chance in less than one of a million tries).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +31,7 @@ DECLARED = (
     "      cost: {real: [0, 1000]}\n"
 )
 HERE = f"code = {TARGET}"
+NOISY, WORDINGS, MORE_OFTEN = "the order of groups", 60, 0.5
 
 # channel -> a question; the names are those of docs/security.md.
 CHANNELS = {
@@ -111,14 +117,31 @@ def _discreet(engine: Engine, sql: str) -> tuple[Any, ...]:
         plan = engine.explain(sql, epsilon=0.01)
         said.append(str(plan))
         result = engine.query(sql, epsilon=0.01)
-        said += [result.columns, result.table.types, result.cost,
-                 [[_shown(cell, False) for cell in row] for row in result.rows]]
+        said += [result.columns, result.table.types, result.cost]
+        rows = [[_shown(cell, False) for cell in row] for row in result.rows]
     except Refused as refusal:
         said.append(str(refusal))
-    return (repr(said), str(engine.budget()), str(before), len(engine.history()))
+        rows = []
+    return (repr(said), str(engine.budget()), str(before), len(engine.history()), repr(rows))
 
 
 def told(kind: Kind, folder: Path) -> dict[str, bool]:
     """Return for each channel whether what is said differs with the target's row."""
     with asked(kind, folder / "with", True) as one, asked(kind, folder / "without", False) as two:
-        return {name: one(sql) != two(sql) for name, sql in CHANNELS.items()}
+        return {
+            name: _orders_differ(sql, one, two) if name == NOISY and kind is Kind.DISCREET
+            else one(sql) != two(sql)
+            for name, sql in CHANNELS.items()
+        }
+
+
+def _orders_differ(sql: str, one: Ask, two: Ask) -> bool:
+    """Ask in many wordings: all but the order must be equal, and each order come about as often."""
+    wordings = [sql.replace("FROM people", f"FROM people WHERE cost > -{n + 1}")
+                for n in range(WORDINGS)]
+    answers = [(one(wording), two(wording)) for wording in wordings]
+    if any(first[:-1] != second[:-1] for first, second in answers):
+        return True
+    first, second = (Counter(pair[side][-1] for pair in answers) for side in (0, 1))
+    return any(abs(first[order] - second[order]) > MORE_OFTEN * WORDINGS
+               for order in first | second)
