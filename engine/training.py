@@ -132,6 +132,19 @@ def _units(request: Request, site: Site) -> int:
     return units
 
 
+def _check_libraries(order: Order) -> None:
+    """Refuse, before anything is paid, a network whose library is not installed."""
+    from models import tensors
+
+    if order.family is None or not isinstance(order.family.network, tensors.TensorNetwork):
+        return
+    try:
+        tensors.tensorflow()
+    except ImportError:
+        raise Refused("model", f"{order.family.name} needs TensorFlow, which is not installed",
+                      "pip install 'discreet[train]', or model='logistic'") from None
+
+
 def train(
     request: Request, site: Site, who: str, quota: Any, progress: Progress | None = None
 ) -> Model:
@@ -141,6 +154,7 @@ def train(
         reader = open_unpaid_rows(order.statement, site.database, insecure_testing=True)
         return _train(order, reader, site, site.randomness.bytes(32), None, progress,
                       PrivacyLoss.zero())
+    _check_libraries(order)
     run = order.run
     receipt = site.ledger.charge(
         run.cost, analyst=who, quota=quota, events_json=to_json((run.event,)), sql=request.sql,

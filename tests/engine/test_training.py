@@ -83,6 +83,18 @@ def test_a_run_over_budget_charges_nothing_and_reads_nothing(
     assert engine.history() == ()
 
 
+def test_a_network_without_its_library_is_refused_before_it_is_paid(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ImportError("No module named 'tensorflow'")
+
+    monkeypatch.setattr("models.tensors.tensorflow", missing)
+    with pytest.raises(Refused, match="needs TensorFlow"):
+        engine.train(SIMPLE, **{**FAST, "model": "mlp"})
+    assert engine.history() == ()
+
+
 def test_rows_are_read_against_a_receipt_only(engine: Engine) -> None:
     with pytest.raises(TypeError, match="against a receipt"):
         RowReader("SELECT 1", engine._data.database, object())
