@@ -35,8 +35,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sqlglot": tuple(
         f"planner/{name}.py" for name in (
             "bind", "collector", "joins", "measures", "moments", "parse", "predictions",
-            "quantiles", "scalar", "scope", "spellings", "subqueries", "target_text", "totals",
-            "unit_measures", "windows",
+            "quantiles", "repair", "scalar", "scope", "spellings", "subqueries", "target_text",
+            "totals", "unit_measures", "windows",
         )
     ),
     "tensorflow": ("models/tensors.py",),
