@@ -124,8 +124,8 @@ NAMES = ("cnn", "forest", "linear", "logistic", "mlp", "naive_bayes")
 # Clipped at 1 and divided by it: gradients of rows that are fitted already stay small, which keeps
 # the probabilities of a rare class where they belong (0.651 against 0.640 AUC on diabetes130).
 # Momentum on small tables: 0.905 against 0.900 on halves of 430 digits at epsilon 1.
-MLP = Defaults(steps=3.5, learning_rate=0.02, sgd_rate=0.1, small_optimizer="sgd", decay=0.0,
-               batch=1024, clip=1.0)
+MLP = Defaults(steps=3.5, learning_rate=0.02, sgd_rate=0.1, even_share=0.3,
+               small_optimizer="sgd", decay=0.0, batch=1024, clip=1.0)
 CNN = Defaults(steps=3.5, learning_rate=0.005, decay=0.0, batch=1024)
 CLIP_SHARE = 0.3
 
@@ -137,8 +137,8 @@ def _linear(encoding: Encoding) -> Defaults:
     has by its encoding alone, so that residuals below that share pass whole: normalised
     gradients would draw probabilities of a rare class towards zero.
     """
-    return Defaults(steps=1.3, learning_rate=0.1, sgd_rate=0.2, decay=0.0, always_full=True,
-                    clip=CLIP_SHARE * typical_norm(encoding))
+    return Defaults(steps=1.3, learning_rate=0.1, sgd_rate=0.2, even_share=0.5, decay=0.0,
+                    always_full=True, clip=CLIP_SHARE * typical_norm(encoding))
 
 
 def typical_norm(encoding: Encoding) -> float:

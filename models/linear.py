@@ -17,10 +17,7 @@ Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """A linear predictor with an intercept; its parameters are one vector, intercepts last.
-
-    `scales` multiply the inputs: public numbers, all ones unless importance was bought.
-    """
+    """A linear predictor with an intercept; its parameters are one vector, intercepts last."""
 
     encoding: Encoding
 
@@ -37,6 +34,12 @@ class LinearModel:
     def initial(self, randomness: Randomness) -> Vector:
         """Return the parameters before the first step."""
         return np.zeros(self.size)
+
+    def shifted(self, parameters: Vector, offset: Vector) -> Vector:
+        """Return the parameters that give for inputs what these give for inputs less `offset`."""
+        weights = parameters.reshape(self.encoding.width + 1, self.encoding.outputs).copy()
+        weights[-1] -= offset @ weights[:-1]
+        return weights.reshape(-1)
 
     def scores(
         self, parameters: Vector, inputs: Floats | Doubles, pixels: object = None

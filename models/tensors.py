@@ -65,6 +65,19 @@ class TensorNetwork:
         found: Vector = self.architecture.initial(randomness) if self.start is None else self.start
         return found
 
+    def shifted(self, parameters: Vector, offset: Vector) -> Vector:
+        """Return the parameters that give for inputs what these give for inputs less `offset`.
+
+        The first layer with parameters must see the inputs themselves, as dense layers do.
+        """
+        ((kernel, biases), *_) = (p for p in self.architecture.parameter_shapes() if p)
+        count = math.prod(kernel)
+        if kernel != (len(offset), *biases):
+            raise ValueError("the first layer does not see the inputs")
+        found = parameters.copy()
+        found[count : count + biases[0]] -= offset @ parameters[:count].reshape(kernel)
+        return found
+
     def scores(
         self, parameters: Vector, inputs: Floats, pixels: npt.NDArray[np.uint8] | None = None
     ) -> Doubles:
