@@ -116,7 +116,8 @@ def _by_means(
     raised, size = _raised(encoding, first, ROUND_FLOOR)
     lengths = raised[list(encoding.blocks)]
     norm = CENTRED_NORM * math.sqrt(size + 1)
-    sums, _ = _class_sums(away * lengths, away[:, :0], labels, classes, norm, multiplier, randomness)
+    sums, _ = _class_sums(away * lengths, away[:, :0], labels, classes, norm, multiplier,
+                          randomness)
     return _findings(encoding, centre, first.beside(sums, multiplier * norm, lengths))
 
 
