@@ -100,8 +100,10 @@ def plan_training(request: Request, site: Site) -> Order:
 
     view = bind_view(request.sql, site.snapshot.catalog, request.label, request.rows,
                      dialect=request.dialect, buckets=request.buckets)
-    encoding = Encoding(view.features, view.label)
     settings = settings_from(request.options)
+    encoding = Encoding(view.features, view.label)
+    if settings.loss is not None:
+        encoding = encoding.with_counts()
     if request.model == "forest":
         grown = plan_forest(encoding, settings, view.rows, _units(request, site),
                             request.epsilon, request.delta, site.filter.order)

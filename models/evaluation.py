@@ -16,7 +16,7 @@ import numpy as np
 from mechanisms import gaussian
 from mechanisms.randomness import Randomness
 from models.descent import Predictor, Vector
-from models.encoding import Doubles, Encoding, Task
+from models.encoding import Doubles, Encoding, Task, rates
 from models.linear import sigmoid
 from models.table import Places, Table
 
@@ -25,6 +25,11 @@ EDGES = np.linspace(-4.5, 4.5, 31)
 BINS = len(EDGES) + 1
 CENTRES = sigmoid(np.concatenate(([-5.0], (EDGES[1:] + EDGES[:-1]) / 2, [5.0])))
 ERROR_BINS = 40
+# Errors in units of what the model learns: even steps for numbers; for counts, which lie mostly
+# near zero, each bin is a third wider than the one before it.
+_WIDER = np.geomspace(1 / 256, 2, ERROR_BINS // 2)
+ERROR_EDGES = {Task.REAL: np.linspace(-2, 2, ERROR_BINS + 1),
+               Task.COUNT: np.concatenate((-_WIDER[::-1], [0], _WIDER))}
 REPEATS = 200
 CONFIDENCE = 0.95
 WITHIN = 1.96  # deviations of a normal number in 95 %
@@ -49,7 +54,8 @@ class Evaluation:
     """Noisy counts of held-out patients, [rows, bins], and the metrics they give.
 
     Binary: rows are the label 0 and 1, bins are log-odds in equal steps. Classes: rows are
-    labels, columns predictions. Real: one row, bins of the error from -2 to 2 scaled units.
+    labels, columns predictions. Numbers and counts: one row, bins of the error (ERROR_EDGES) from
+    -2 to 2 of `Encoding.unit`.
     """
 
     task: Task
@@ -122,8 +128,10 @@ def _cells(encoding: Encoding, scores: Doubles, targets: Any) -> tuple[Places, P
         return targets.astype(np.int64), np.searchsorted(EDGES, safe[:, 0], side="right")
     if encoding.task is Task.CLASSES:
         return targets.astype(np.int64), np.argmax(safe, axis=1)
-    error = np.clip(safe[:, 0], -1, 1) - targets
-    place = ((error + 2) / 4 * ERROR_BINS).astype(np.int64)
+    scores, low = safe[:, 0], encoding.label.low / encoding.unit
+    counted = encoding.task is Task.COUNT
+    predicted = np.clip(rates(scores), low, 2) if counted else np.clip(scores, -1, 1)
+    place = np.searchsorted(ERROR_EDGES[encoding.task], predicted - targets, side="right") - 1
     return np.zeros(len(place), dtype=np.int64), np.clip(place, 0, ERROR_BINS - 1)
 
 
@@ -185,11 +193,11 @@ def _ratios(encoding: Encoding) -> dict[str, _Ratio]:
         return {"accuracy": _Ratio(right, 0, 1), "positive_share": _Ratio(positive, 0, 1)}
     if encoding.task is Task.CLASSES:
         return {"accuracy": _Ratio(np.eye(encoding.outputs), 0, 1)}
-    middle = ((np.arange(ERROR_BINS) + 0.5) / ERROR_BINS * 4 - 2)[None, :]
-    half = float(encoding.unscaled(np.ones(1))[0] - encoding.unscaled(np.zeros(1))[0])
+    edges = ERROR_EDGES[encoding.task]
+    middle = ((edges[1:] + edges[:-1]) / 2)[None, :]
     return {
-        "rmse": _Ratio(middle**2, 0, 4, lambda mean: half * math.sqrt(mean)),
-        "bias": _Ratio(middle, -2, 2, lambda mean: half * mean),
+        "rmse": _Ratio(middle**2, 0, 4, lambda mean: encoding.unit * math.sqrt(mean)),
+        "bias": _Ratio(middle, -2, 2, lambda mean: encoding.unit * mean),
     }
 
 

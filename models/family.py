@@ -8,11 +8,11 @@ from hashlib import sha256
 
 from models import wavelets
 from models.descent import Network
-from models.encoding import Encoding, Task
+from models.encoding import Encoding
 from models.keras_model import architecture_of, is_keras
 from models.layers import Architecture, Centre, Convolution, Dense, Embed, Flatten, Layer, Pool
 from models.linear import LinearModel
-from models.run import Defaults, Settings
+from models.run import Defaults, Settings, is_classified
 from models.tensors import TensorNetwork
 from planner.refusal import Refused
 from planner.training_view import Coding
@@ -80,12 +80,12 @@ def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
     if settings.embedding and name != "mlp":
         raise Refused("model", f"a {name} model has no tables", "model='mlp'")
     if name == "logistic":
-        if encoding.task is Task.REAL:
+        if not is_classified(encoding):
             raise Refused("model", f"{encoding.label.name} is a number, and logistic regression "
                           "predicts classes", "model='linear'")
         return Family(name, _linear(encoding), LinearModel(encoding))
     if name == "linear":
-        if encoding.task is not Task.REAL:
+        if is_classified(encoding):
             raise Refused("model", f"{encoding.label.name} has classes, and linear regression "
                           "predicts numbers", "model='logistic'")
         return Family(name, _linear(encoding), LinearModel(encoding))

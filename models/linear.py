@@ -1,4 +1,4 @@
-"""Logistic, softmax and least-squares regression: rows by patient in, clipped gradient sums out."""
+"""Linear predictors, from logistic to Poisson: rows by patient in, clipped gradient sums out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mechanisms.randomness import Randomness
 from models.clipping import KEPT, Clip, GroupClip, weights_for
-from models.encoding import Doubles, Encoding, Floats, Task
+from models.encoding import Doubles, Encoding, Floats, Task, rates
 from models.table import Places, Table
 
 Vector = npt.NDArray[np.float64]
@@ -89,6 +89,8 @@ class LinearModel:
             return sigmoid(scores) - targets[:, None]
         if task is Task.REAL:
             return scores - targets[:, None]
+        if task is Task.COUNT:
+            return rates(scores) - targets[:, None]
         found = softmax(scores)
         found[np.arange(len(found)), targets.astype(np.int64)] -= 1.0
         return found

@@ -88,7 +88,7 @@ class Model:
             return sigmoid(scores[:, 0])
         if self.encoding.task is Task.CLASSES:
             return softmax(scores)
-        return self.encoding.unscaled(scores[:, 0])
+        return self.encoding.unscaled(scores[:, 0])  # of a number, or the rate of a count
 
     @property
     def network(self) -> Predictor:

@@ -45,6 +45,8 @@ class Settings:
     parameter's step by its own size and so takes back what the scaling gave, and for "mlp" on
     small tables. `solver` "statistics" fits "linear" to one noisy vector of sums
     (models/statistics.py) in place of descent. `trees` and `depth` are those of a forest.
+    `loss` "poisson" reads a whole number from 0 up as a count, whose rate is the exponential of a
+    score; None is the family's own loss.
     `embedding` names categories that "mlp" looks up in a learned table, with the length of its
     vectors: {"diagnosis": 8}.
 
@@ -67,6 +69,7 @@ class Settings:
     optimizer: str | None = None
     solver: str = "descent"
     embedding: tuple[tuple[str, int], ...] = ()
+    loss: str | None = None
     trees: int | None = None
     depth: int | None = None
     clip_quantile: float | None = None
@@ -86,6 +89,7 @@ class Settings:
         ) and len({n for n, _ in t}) == len(t), "embedding={'diagnosis': 8}")
         _check("trees", self.trees, lambda n: type(n) is int and 1 <= n <= 256, "trees=32")
         _check("depth", self.depth, lambda n: type(n) is int and 1 <= n <= 12, "depth=5")
+        _check("loss", self.loss, lambda x: x == "poisson", "loss='poisson'")
         _check("solver", self.solver, lambda x: x in ("descent", "statistics"),
                "solver='statistics'")
         _check("importance_by", self.importance_by, lambda x: x in ("means", "information"),
@@ -409,4 +413,4 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
 
 def is_classified(encoding: Encoding) -> bool:
     """Return whether the label is a class."""
-    return encoding.task is not Task.REAL
+    return encoding.task in (Task.BINARY, Task.CLASSES)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mechanisms.randomness import Randomness
 from models.clipping import KEPT, SOFTENING, Clip, GroupClip
 from models.embedding import TablesPart, looked_up
-from models.encoding import Doubles, Encoding, Floats, Task
+from models.encoding import LOG_RATE_MAX, Doubles, Encoding, Floats, Task
 from models.layers import Architecture, Centre, Convolution, Dense, Embed, Flatten, Layer
 from models.table import Places, Table
 
@@ -295,6 +295,10 @@ def _losses(task: Task, scores: Any, targets: Any) -> Any:
         return tf.nn.sigmoid_cross_entropy_with_logits(targets, scores[:, 0])
     if task is Task.CLASSES:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(targets, tf.int32), scores)
+    if task is Task.COUNT:  # rate - count * log rate; even beyond the largest rate
+        score = scores[:, 0]
+        beyond = math.exp(LOG_RATE_MAX) * tf.nn.relu(score - LOG_RATE_MAX)
+        return tf.exp(tf.minimum(score, LOG_RATE_MAX)) + beyond - targets * score
     return 0.5 * tf.square(scores[:, 0] - targets)
 
 

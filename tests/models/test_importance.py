@@ -23,7 +23,7 @@ from models.importance import (
 from models.run import Defaults, Settings, plan_run
 from models.table import Table
 from planner.training_view import Coding, Feature
-from tests.models.patients import CLASSES, NUMBER, TRUTH, encoding, table
+from tests.models.patients import CLASSES, COUNT, NUMBER, TRUTH, encoding, table
 
 WIDTH = 8
 
@@ -116,7 +116,7 @@ def test_one_patient_moves_the_tables_by_the_root_of_their_number(
 
 
 @pytest.mark.parametrize("poison", [0.0, math.nan, math.inf, 3e38])
-@pytest.mark.parametrize("label", [TRUTH, CLASSES, NUMBER], ids=lambda f: f.name)
+@pytest.mark.parametrize("label", [TRUTH, CLASSES, NUMBER, COUNT], ids=lambda f: f.name)
 def test_one_patient_moves_the_means_by_one(
     label: Feature, poison: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +172,8 @@ def test_inputs_are_scaled_feature_by_feature() -> None:
 
 
 @pytest.mark.parametrize(("name", "label"), [
-    ("logistic", TRUTH), ("logistic", CLASSES), ("linear", NUMBER), ("mlp", CLASSES)])
+    ("logistic", TRUTH), ("logistic", CLASSES), ("linear", NUMBER), ("linear", COUNT),
+    ("mlp", CLASSES)])
 def test_a_centred_model_is_told_for_inputs_as_they_are(name: str, label: Feature) -> None:
     if name == "mlp":
         pytest.importorskip("tensorflow")
