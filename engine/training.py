@@ -69,7 +69,7 @@ class Request:
     epsilon: Fraction
     delta: Fraction
     rows: int | None = None
-    units: int | None = None
+    units: int | str | None = None
     dialect: str = "duckdb"
     buckets: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -128,7 +128,7 @@ def _units(request: Request, site: Site) -> int:
     units = request.units if request.units is not None else site.policy.units
     if units is None:
         raise Refused("model", "batches are sized by a public number of patients, which neither "
-                      "the call nor the policy gives", "units: 5000 in the policy, or units=5000")
+                      "the call nor the policy gives", "units: 5000 in the policy, units=5000, or units='paid'")
     if type(units) is not int or not 1 <= units <= 10**10:
         raise Refused("model", f"units must be a whole number from 1 up, got {units!r}",
                       "units=5000")
