@@ -128,7 +128,8 @@ def _units(request: Request, site: Site) -> int:
     units = request.units if request.units is not None else site.policy.units
     if units is None:
         raise Refused("model", "batches are sized by a public number of patients, which neither "
-                      "the call nor the policy gives", "units: 5000 in the policy, units=5000, or units='paid'")
+                      "the call nor the policy gives",
+                      "units: 5000 in the policy, units=5000, or units='paid'")
     if type(units) is not int or not 1 <= units <= 10**10:
         raise Refused("model", f"units must be a whole number from 1 up, got {units!r}",
                       "units=5000")

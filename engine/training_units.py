@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +31,7 @@ def count_question(policy: Policy) -> str:
 
 
 def with_paid_units(
-    request: Request, site: Site, ask: Callable[[str, Fraction], Any]
+    request: Request, site: Site, ask: Callable[[str, Decimal], Any]
 ) -> Request:
     """Return the request with a noisy number of patients, and what is left of its epsilon.
 
@@ -41,7 +42,8 @@ def with_paid_units(
     too large changes batches, steps and the divisor, and by no patient more what one can move.
     """
     plan_training(replace(request, units=ANY), site)
-    noisy = ask(count_question(site.policy), request.epsilon * SHARE)
+    share = request.epsilon * SHARE
+    noisy = ask(count_question(site.policy), Decimal(share.numerator) / Decimal(share.denominator))
     return replace(request, units=max(1, round(float(noisy))),
                    epsilon=request.epsilon * (1 - SHARE))
 

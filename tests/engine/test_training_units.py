@@ -11,6 +11,7 @@ import pytest
 from engine import Engine, OverBudget, Refused
 from engine.clinic import clinic_policy
 from engine.training_units import count_question
+from mechanisms.event import from_json
 
 SQL = "SELECT birth_year, sex, los, readmitted FROM visits JOIN patients USING (patient_id)"
 PAID: dict[str, Any] = {"label": "readmitted", "epsilon": 1.0, "delta": 1e-6, "steps": 5,
@@ -55,7 +56,7 @@ def test_what_is_refused_is_refused_before_the_count(policy: Path) -> None:
             engine.train(SQL, **{**PAID, "epsilon": 2.5})
 
 
-@pytest.mark.parametrize("said", [-3.7, 0.0, 1e9])
+@pytest.mark.parametrize("said", [-3.7, 0.0, 4_000.4])
 def test_a_wrong_number_costs_no_privacy(
     policy: Path, said: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,19 +67,12 @@ def test_a_wrong_number_costs_no_privacy(
     monkeypatch.setattr(training_units, "with_paid_units", lambda request, site, _: asked(
         request, site, lambda *__: said))
     with Engine.open(policy) as engine:
-        made = engine.train(SQL, **PAID, batch=50)
+        made = engine.train(SQL, **PAID)
         (run,) = engine.history()
         assert run.loss.epsilon <= 0.95
         assert np.isfinite(made.parameters).all()
-        ((rate, multiplier, steps),) = run.loss and made_event(run)
-        assert 0 < rate <= 1
-        assert multiplier > 0
+        (event,) = from_json(run.events_json)
+        (((rate, multiplier, steps),),) = event.branches
+        assert rate == 1
+        assert multiplier > 1
         assert steps == 5
-
-
-def made_event(run: Any) -> Any:
-    from mechanisms.event import from_json
-
-    (event,) = from_json(run.events_json)
-    (phases,) = event.branches
-    return phases
