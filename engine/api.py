@@ -414,7 +414,7 @@ class Engine:
                                 dialect=dialect, buckets=buckets or {}, options=options)
         if units == PAID:
             request = with_paid_units(request, self._site(), lambda asked, price: self.query(
-                asked, epsilon=price, analyst=analyst).rows[0][0])
+                asked, epsilon=price, analyst=analyst).rows[0][0], resume)
         if resume is not None:
             return go_on(request, self._site(), resume, progress)
         quota = self._policy.analysts.get(who)

@@ -31,19 +31,26 @@ def count_question(policy: Policy) -> str:
 
 
 def with_paid_units(
-    request: Request, site: Site, ask: Callable[[str, Decimal], Any]
+    request: Request, site: Site, ask: Callable[[str, Decimal], Any], resume: int | None = None
 ) -> Request:
     """Return the request with a noisy number of patients, and what is left of its epsilon.
 
-    `ask` is the road of a question. What can be refused for other reasons is refused first.
+    `ask` is the road of a question. What can be refused for other reasons is refused first; where
+    a run is to go on, so is a count that was never paid on this data.
 
     Guarantee: `ask` charges SHARE of the epsilon before it reads, and the run is planned, priced
     and charged with the rest; it sees the released number alone. A number that is too small or
     too large changes batches, steps and the divisor, and by no patient more what one can move.
     """
     plan_training(replace(request, units=ANY), site)
+    question, version = count_question(site.policy), site.snapshot.data_version
+    if resume is not None and site.ledger is not None and not any(
+        c.sql == question and c.data_version == version for c in site.ledger.history()
+    ):
+        raise Refused("model", f"charge {resume} did not pay for this run on this data",
+                      "the number of the charge, and the same call")
     share = request.epsilon * SHARE
-    noisy = ask(count_question(site.policy), Decimal(share.numerator) / Decimal(share.denominator))
+    noisy = ask(question, Decimal(share.numerator) / Decimal(share.denominator))
     return replace(request, units=max(1, round(float(noisy))),
                    epsilon=request.epsilon * (1 - SHARE))
 

@@ -51,6 +51,8 @@ def test_what_is_refused_is_refused_before_the_count(policy: Path) -> None:
             engine.explain_train(SQL, **PAID)
         with pytest.raises(Refused, match="whole number"):
             engine.train(SQL, **{**PAID, "units": "many"})
+        with pytest.raises(Refused, match="did not pay"):
+            engine.train(SQL, resume=1, **PAID)
         assert not engine.history()
         with pytest.raises(OverBudget):
             engine.train(SQL, **{**PAID, "epsilon": 2.5})
@@ -64,7 +66,7 @@ def test_a_wrong_number_costs_no_privacy(
     from engine import training_units
 
     asked = training_units.with_paid_units
-    monkeypatch.setattr(training_units, "with_paid_units", lambda request, site, _: asked(
+    monkeypatch.setattr(training_units, "with_paid_units", lambda request, site, *_: asked(
         request, site, lambda *__: said))
     with Engine.open(policy) as engine:
         made = engine.train(SQL, **PAID)
