@@ -93,7 +93,7 @@ def test_cells_are_within_bounds_for_any_score() -> None:
 def test_intervals_of_few_patients_cover_the_truth(label: Feature) -> None:
     """30 patients beside noise of 8: once a negative sum of squares gave an error of 0 to 0.
 
-    200 draws; one in twenty may miss. The seed is fixed, and what is said of the errors of
+    120 draws; one in twenty may miss. The seed is fixed, and what is said of the errors of
     30 patients is true of 60,000 like them.
     """
     patients = table([1] * 60_000, WIDTH, label, seed=5)
@@ -101,7 +101,7 @@ def test_intervals_of_few_patients_cover_the_truth(label: Feature) -> None:
     network = LinearModel(encoding(WIDTH, label))
     whole = measured(label, patients, weights, 0.01)
     missed, shown = {}, {}
-    for seed in range(200):
+    for seed in range(120):
         few = np.arange(30 * seed, 30 * seed + 30)
         found = evaluate(network, weights, patients, few, 8.0, Randomness.keyed(bytes(32), seed))
         for metric in found.metrics:
