@@ -420,6 +420,8 @@ def test_labels_of_every_kind(
 def test_counts_are_trained_measured_drawn_and_kept(
     base: Engine, tmp_path: Path, model: str
 ) -> None:
+    if model == "mlp":
+        pytest.importorskip("tensorflow")
     sql = "SELECT birth_year, sex, los FROM visits JOIN patients USING (patient_id)"
     how = {**FAST, "label": "los", "model": model, "loss": "poisson", "holdout": 0.3}
     found = base.train(sql, **how)
