@@ -398,7 +398,7 @@ class Engine:
 
     def train(
         self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
-        delta: Number | None = None, rows: int | None = None, units: int | None = None,
+        delta: Number | None = None, rows: int | None = None, units: int | str | None = None,
         analyst: str | None = None, dialect: str = "duckdb",
         buckets: Mapping[str, int] | None = None, progress: Progress | None = None,
         resume: int | None = None, **options: object,
@@ -407,16 +407,21 @@ class Engine:
 
         `label` names one of its columns; every other column is a feature. `model` is a family of
         models/family.py; `rows` is how many rows of one patient may count; `units` a public
-        number of patients (default: the policy's `units`); `buckets` hashes named text columns.
+        number of patients (default: the policy's `units`), or "paid": a twentieth of epsilon
+        buys a noisy one, as a question of its own; `buckets` hashes named text columns.
         `resume` goes on with the run that this charge paid. Other settings: models/run.Settings.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         from engine.training import resume as go_on
         from engine.training import train
+        from engine.training_units import PAID, with_paid_units
 
         who = self._who(analyst)
         request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
                                 dialect=dialect, buckets=buckets or {}, options=options)
+        if units == PAID:
+            request = with_paid_units(request, self._site(), lambda asked, price: self.query(
+                asked, epsilon=price, analyst=analyst).rows[0][0], resume)
         if resume is not None:
             return go_on(request, self._site(), resume, progress)
         quota = self._policy.analysts.get(who)
@@ -424,12 +429,14 @@ class Engine:
 
     def explain_train(
         self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
-        delta: Number | None = None, rows: int | None = None, units: int | None = None,
+        delta: Number | None = None, rows: int | None = None, units: int | str | None = None,
         dialect: str = "duckdb", buckets: Mapping[str, int] | None = None, **options: object,
     ) -> RunPlan | StatisticsPlan | ForestPlan:
         """Say what a training run would do and cost. Free, and the same for every database."""
         from engine.training import plan_training
+        from engine.training_units import refuse_unpaid
 
+        refuse_unpaid(units)
         request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
                                 dialect=dialect, buckets=buckets or {}, options=options)
         return plan_training(request, self._site()).run

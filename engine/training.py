@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from models.evaluation import Evaluation
     from models.family import Family
     from models.forest import ForestPlan
+    from models.importance import Findings
     from models.layers import Architecture
     from models.model import Model
     from models.run import RunPlan
@@ -68,7 +69,7 @@ class Request:
     epsilon: Fraction
     delta: Fraction
     rows: int | None = None
-    units: int | None = None
+    units: int | str | None = None
     dialect: str = "duckdb"
     buckets: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -99,8 +100,10 @@ def plan_training(request: Request, site: Site) -> Order:
 
     view = bind_view(request.sql, site.snapshot.catalog, request.label, request.rows,
                      dialect=request.dialect, buckets=request.buckets)
-    encoding = Encoding(view.features, view.label)
     settings = settings_from(request.options)
+    encoding = Encoding(view.features, view.label)
+    if settings.loss is not None:
+        encoding = encoding.with_counts()
     if request.model == "forest":
         grown = plan_forest(encoding, settings, view.rows, _units(request, site),
                             request.epsilon, request.delta, site.filter.order)
@@ -125,7 +128,8 @@ def _units(request: Request, site: Site) -> int:
     units = request.units if request.units is not None else site.policy.units
     if units is None:
         raise Refused("model", "batches are sized by a public number of patients, which neither "
-                      "the call nor the policy gives", "units: 5000 in the policy, or units=5000")
+                      "the call nor the policy gives",
+                      "units: 5000 in the policy, units=5000, or units='paid'")
     if type(units) is not int or not 1 <= units <= 10**10:
         raise Refused("model", f"units must be a whole number from 1 up, got {units!r}",
                       "units=5000")
@@ -216,7 +220,7 @@ def _train(
     from models.descent import START, State, descend
     from models.evaluation import evaluate
     from models.forest import ForestPlan
-    from models.importance import importance, with_scales
+    from models.importance import importance, with_findings
     from models.statistics import StatisticsPlan
     from models.table import chosen, gather, split_units
     from models.tensors import TensorNetwork
@@ -231,14 +235,17 @@ def _train(
     if order.family is None:
         raise Broken
     training, held = split_units(table.units, run.settings.holdout, Randomness.keyed(key, SPLIT))
-    network, scales = order.family.network, None
+    network, found = order.family.network, None
     if run.importance_multiplier is not None:
-        scales = importance(run.encoding, chosen(table, training), run.importance_multiplier,
-                            Randomness.keyed(key, IMPORTANCE), run.settings.importance_by)
-        table = with_scales(table, run.encoding, scales)
+        found = importance(run.encoding, chosen(table, training), run.importance_multiplier,
+                           Randomness.keyed(key, IMPORTANCE), run.centres_multiplier)
+        table = with_findings(table, run.encoding, found)
     state = folder.load() if folder is not None else None
     if state is None:
-        state = State.start(network.initial(Randomness.keyed(key, START)))
+        parameters = network.initial(Randomness.keyed(key, START)).copy()
+        if found is not None and run.family != "keras":  # which starts where its owner says
+            parameters[-run.encoding.outputs :] += found.start(run.encoding)
+        state = State.start(parameters)
     learned = chosen(table, training) if len(held) else table
     if run.classes_multiplier is not None:
         learned = with_class_weights(learned, run.encoding, run.classes_multiplier,
@@ -249,14 +256,15 @@ def _train(
         metrics = evaluate(network, state.average, table, held, run.held_multiplier,
                            Randomness.keyed(key, METRICS))
     own = network if run.family == "keras" and isinstance(network, TensorNetwork) else None
-    return _kept(order, site, folder, cost, seq, state.average, metrics,
-                 None if scales is None else tuple(scales.tolist()),
+    learned_parameters = state.average if found is None else network.shifted(
+        state.average, found.offset(run.encoding))
+    return _kept(order, site, folder, cost, seq, learned_parameters, metrics, found,
                  None if own is None else own.architecture)
 
 
 def _kept(
     order: Order, site: Site, folder: RunFolder | None, cost: PrivacyLoss, seq: int | None,
-    parameters: Vector, metrics: Evaluation | None, scales: tuple[float, ...] | None = None,
+    parameters: Vector, metrics: Evaluation | None, found: Findings | None = None,
     architecture: Architecture | None = None,
 ) -> Model:
     """Make the model of a finished run, store it, and mark the run as ended."""
@@ -265,7 +273,9 @@ def _kept(
     run = order.run
     card = card_of(order.view, run, site.policy, site.snapshot.data_version, cost, metrics, seq)
     made = Model(run.family, run.encoding, run.settings, parameters, cost, card, metrics,
-                 site.ledger is not None, scales, architecture)
+                 site.ledger is not None,
+                 None if found is None else tuple(found.scales.tolist()), architecture,
+                 None if found is None else tuple(found.worth.tolist()))
     if folder is not None:
         made.save(folder.model)
         folder.finish()

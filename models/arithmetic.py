@@ -28,6 +28,9 @@ def formula_of(model: Model, name: str) -> Formula:
     encoding = model.encoding
     if encoding.image is not None:
         raise Refused("model", "a model of images cannot stand in SQL", HINT)
+    if encoding.task is Task.COUNT:
+        raise Refused("model", f"{encoding.label.name} is a count, whose rate is an exponential; "
+                      "that cannot stand in SQL", "a linear model without loss='poisson'")
     if encoding.task is Task.CLASSES:
         raise Refused("model", f"{encoding.label.name} has {encoding.outputs} classes, and in "
                       "SQL a prediction is one number",

@@ -62,6 +62,9 @@ class Network(Protocol):
     def initial(self, randomness: Randomness) -> Vector:
         """Return the parameters before the first step."""
 
+    def shifted(self, parameters: Vector, offset: Vector) -> Vector:
+        """Return the parameters that give for inputs what these give for inputs less `offset`."""
+
     def scores(
         self, parameters: Vector, inputs: Floats, pixels: npt.NDArray[np.uint8] | None
     ) -> Doubles:

@@ -8,6 +8,7 @@ be missing gets an indicator. `predict` encodes new rows by the same lines.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
@@ -26,6 +27,7 @@ Doubles = npt.NDArray[np.float64]
 Tables = tuple[tuple[int, int, int], ...]
 CODED = (Coding.CHOICE, Coding.BUCKETS)
 PICTURES = (Coding.IMAGE, Coding.WAVES)
+LOG_RATE_MAX = math.log(4)  # of a count: twice its upper bound; beyond, its loss grows evenly
 
 
 class Task(Enum):
@@ -34,6 +36,7 @@ class Task(Enum):
     BINARY = "binary"  # a probability
     CLASSES = "classes"  # a probability for each class
     REAL = "real"  # a number within the label's bounds
+    COUNT = "count"  # the rate of a count within the label's bounds: score to rate by exp
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,14 @@ class Encoding:
 
     features: tuple[Feature, ...]
     label: Feature
+    counted: bool = False  # the label is read as a count, see `with_counts`
 
     @property
     def task(self) -> Task:
         """What kind of label this is."""
         label = self.label
+        if self.counted:
+            return Task.COUNT
         if label.coding is Coding.TRUTH or self._is_zero_or_one or len(label.values) == 2:
             return Task.BINARY
         return Task.CLASSES if label.coding is Coding.CHOICE else Task.REAL
@@ -132,20 +138,40 @@ class Encoding:
             for f in self.features
         ))
 
+    def with_counts(self) -> Encoding:
+        """Return the encoding whose label is a count. Raises Refused for another label."""
+        label = self.label
+        if not (label.coding is Coding.NUMBER and label.whole and label.low >= 0
+                and label.high > 1):
+            raise Refused("model", f"{label.name} is no count: a whole number within declared "
+                          "bounds from 0 up", "integer: [0, 20] in the policy, or no loss")
+        return replace(self, counted=True)
+
+    @property
+    def unit(self) -> float:
+        """How much of a numeric label is 1 in what a model learns: half its range, or half of a
+        count's upper bound."""
+        return self.label.high / 2 if self.counted else scaled_ends(self.label)[1]
+
     def target(self, column: Any) -> Floats:
-        """Return the label: 0 or 1, the place of the class, or a number scaled to [-1, 1]."""
+        """Return the label: 0 or 1, the place of the class, a number scaled to [-1, 1], or a
+        count scaled to [0, 2]."""
         values = np.asarray(column, dtype=np.float64)
         if self.label.coding is Coding.CHOICE:
             return np.clip(values - 1, 0, len(self.classes) - 1).astype(np.float32)
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
         if self.task is Task.BINARY:
             return (values > 0.5).astype(np.float32)
+        if self.counted:
+            return (np.clip(values, self.label.low, self.label.high) / self.unit).astype(np.float32)
         return np.clip(_scaled(self.label, values), -1.0, 1.0).astype(np.float32)
 
-    def unscaled(self, targets: Doubles) -> Doubles:
-        """Return real predictions in the label's own units, within its bounds."""
+    def unscaled(self, scores: Doubles) -> Doubles:
+        """Return what scores of a number or a count predict, in its units, within its bounds."""
+        if self.counted:
+            return np.clip(self.unit * rates(scores), self.label.low, self.label.high)
         middle, half = scaled_ends(self.label)
-        return np.clip(targets, -1.0, 1.0) * half + middle
+        return np.clip(scores, -1.0, 1.0) * half + middle
 
     def with_tables(self, sizes: Mapping[str, int]) -> tuple[Encoding, Tables]:
         """Return the encoding in which the named categories are codes, and a table for each.
@@ -183,12 +209,20 @@ class Encoding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the encoding as plain values, ready for JSON."""
-        return {"features": [_plain(f) for f in self.features], "label": _plain(self.label)}
+        return {"features": [_plain(f) for f in self.features], "label": _plain(self.label),
+                "counted": self.counted}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Encoding:
         """Read what `to_dict` wrote."""
-        return cls(tuple(_feature(f) for f in fields["features"]), _feature(fields["label"]))
+        return cls(tuple(_feature(f) for f in fields["features"]), _feature(fields["label"]),
+                   bool(fields.get("counted", False)))
+
+
+def rates(scores: Doubles) -> Doubles:
+    """Return the rates of scaled counts, by a log link: finite for every score."""
+    found: Doubles = np.exp(np.minimum(scores, LOG_RATE_MAX))
+    return found
 
 
 def _names(feature: Feature) -> tuple[str, ...]:

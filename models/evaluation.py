@@ -16,7 +16,7 @@ import numpy as np
 from mechanisms import gaussian
 from mechanisms.randomness import Randomness
 from models.descent import Predictor, Vector
-from models.encoding import Doubles, Encoding, Task
+from models.encoding import Doubles, Encoding, Task, rates
 from models.linear import sigmoid
 from models.table import Places, Table
 
@@ -25,8 +25,15 @@ EDGES = np.linspace(-4.5, 4.5, 31)
 BINS = len(EDGES) + 1
 CENTRES = sigmoid(np.concatenate(([-5.0], (EDGES[1:] + EDGES[:-1]) / 2, [5.0])))
 ERROR_BINS = 40
+# Errors in units of what the model learns: even steps for numbers; for counts, which lie mostly
+# near zero, each bin is a third wider than the one before it.
+_WIDER = np.geomspace(1 / 256, 2, ERROR_BINS // 2)
+ERROR_EDGES = {Task.REAL: np.linspace(-2, 2, ERROR_BINS + 1),
+               Task.COUNT: np.concatenate((-_WIDER[::-1], [0], _WIDER))}
 REPEATS = 200
 CONFIDENCE = 0.95
+WITHIN = 1.96  # deviations of a normal number in 95 %
+MEANS_TRIED = 1_001
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,8 @@ class Evaluation:
     """Noisy counts of held-out patients, [rows, bins], and the metrics they give.
 
     Binary: rows are the label 0 and 1, bins are log-odds in equal steps. Classes: rows are
-    labels, columns predictions. Real: one row, bins of the error from -2 to 2 scaled units.
+    labels, columns predictions. Numbers and counts: one row, bins of the error (ERROR_EDGES) from
+    -2 to 2 of `Encoding.unit`.
     """
 
     task: Task
@@ -120,8 +128,10 @@ def _cells(encoding: Encoding, scores: Doubles, targets: Any) -> tuple[Places, P
         return targets.astype(np.int64), np.searchsorted(EDGES, safe[:, 0], side="right")
     if encoding.task is Task.CLASSES:
         return targets.astype(np.int64), np.argmax(safe, axis=1)
-    error = np.clip(safe[:, 0], -1, 1) - targets
-    place = ((error + 2) / 4 * ERROR_BINS).astype(np.int64)
+    scores, low = safe[:, 0], encoding.label.low / encoding.unit
+    counted = encoding.task is Task.COUNT
+    predicted = np.clip(rates(scores), low, 2) if counted else np.clip(scores, -1, 1)
+    place = np.searchsorted(ERROR_EDGES[encoding.task], predicted - targets, side="right") - 1
     return np.zeros(len(place), dtype=np.int64), np.clip(place, 0, ERROR_BINS - 1)
 
 
@@ -143,6 +153,8 @@ def _metrics(
         # The second draw adds its own error to that of the first: centre it on the value.
         middle = finite[len(finite) // 2]
         found.append(Metric(name, value, value + spread[0] - middle, value + spread[1] - middle))
+    for name, ratio in _ratios(encoding).items():
+        found.extend(_ratio_metric(name, ratio, noisy, deviation))
     return tuple(found)
 
 
@@ -157,17 +169,58 @@ def _redrawn(noisy: Doubles, deviation: float, randomness: Randomness) -> Double
 
 
 def _readings(encoding: Encoding) -> dict[str, Callable[[Doubles], float]]:
+    """Return the metrics that are no ratio of two sums of cells."""
     if encoding.task is Task.BINARY:
-        return {"auc": _auc, "accuracy": _binary_accuracy, "calibration_error": _calibration,
-                "positive_share": lambda n: _ratio(n[1].sum(), n.sum())}
+        return {"auc": _auc, "calibration_error": _calibration}
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ratio:
+    """A metric that is a mean over patients: each cell's value, the bounds of the mean, and how
+    the mean is shown."""
+
+    values: Doubles
+    low: float
+    high: float
+    shown: Callable[[float], float] = float
+
+
+def _ratios(encoding: Encoding) -> dict[str, _Ratio]:
+    if encoding.task is Task.BINARY:
+        right, positive = np.zeros((2, BINS)), np.zeros((2, BINS))
+        right[0, : BINS // 2] = right[1, BINS // 2 :] = positive[1] = 1
+        return {"accuracy": _Ratio(right, 0, 1), "positive_share": _Ratio(positive, 0, 1)}
     if encoding.task is Task.CLASSES:
-        return {"accuracy": lambda n: _ratio(np.trace(n), n.sum())}
-    middle = (np.arange(ERROR_BINS) + 0.5) / ERROR_BINS * 4 - 2
-    half = float(encoding.unscaled(np.ones(1))[0] - encoding.unscaled(np.zeros(1))[0])
+        return {"accuracy": _Ratio(np.eye(encoding.outputs), 0, 1)}
+    edges = ERROR_EDGES[encoding.task]
+    middle = ((edges[1:] + edges[:-1]) / 2)[None, :]
     return {
-        "rmse": lambda n: half * math.sqrt(max(_ratio((n[0] * middle**2).sum(), n.sum()), 0.0)),
-        "bias": lambda n: half * _ratio((n[0] * middle).sum(), n.sum()),
+        "rmse": _Ratio(middle**2, 0, 4, lambda mean: encoding.unit * math.sqrt(mean)),
+        "bias": _Ratio(middle, -2, 2, lambda mean: encoding.unit * mean),
     }
+
+
+def _ratio_metric(
+    name: str, ratio: _Ratio, noisy: Doubles, deviation: float
+) -> tuple[Metric, ...]:
+    """Return a mean with Fieller's interval: all means r that the noisy cells do not speak
+    against, which is where |sum (value - r) count| is within 1.96 of its deviation.
+
+    Unlike a spread around the mean it stays honest where the count of patients is hardly known:
+    then every r within the bounds may be left. Nothing is shown below one patient.
+    """
+    if not noisy.sum() >= 1:
+        return ()
+    mean = min(max(float((ratio.values * noisy).sum() / noisy.sum()), ratio.low), ratio.high)
+    tried = np.append(np.linspace(ratio.low, ratio.high, MEANS_TRIED), mean)
+    away = ratio.values.reshape(1, -1) - tried[:, None]
+    spread = away**2 @ (np.maximum(noisy, 0) + deviation**2).reshape(-1)
+    kept = tried[(away @ noisy.reshape(-1)) ** 2 <= WITHIN**2 * spread]
+    # Where even the nearest mean is spoken against, nothing is known but the bounds.
+    low, high = (min(kept.min(), mean), max(kept.max(), mean)) if len(kept) else (
+        ratio.low, ratio.high)
+    return (Metric(name, *(ratio.shown(float(x)) for x in (mean, low, high))),)
 
 
 def _ratio(above: float, below: float) -> float:
@@ -181,12 +234,6 @@ def _auc(counts: Doubles) -> float:
     found = _ratio(float((positive * (below + negative / 2)).sum()),
                    float(positive.sum() * negative.sum()))
     return min(max(found, 0.0), 1.0) if math.isfinite(found) else found
-
-
-def _binary_accuracy(counts: Doubles) -> float:
-    half = BINS // 2
-    right = counts[0, :half].sum() + counts[1, half:].sum()
-    return min(max(_ratio(float(right), float(counts.sum())), 0.0), 1.0)
 
 
 def _calibration(counts: Doubles) -> float:

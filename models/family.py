@@ -8,11 +8,11 @@ from hashlib import sha256
 
 from models import wavelets
 from models.descent import Network
-from models.encoding import Encoding, Task
+from models.encoding import Encoding
 from models.keras_model import architecture_of, is_keras
 from models.layers import Architecture, Centre, Convolution, Dense, Embed, Flatten, Layer, Pool
 from models.linear import LinearModel
-from models.run import Defaults, Settings
+from models.run import Defaults, Settings, is_classified
 from models.tensors import TensorNetwork
 from planner.refusal import Refused
 from planner.training_view import Coding
@@ -80,12 +80,12 @@ def _named(name: str, encoding: Encoding, settings: Settings) -> Family:
     if settings.embedding and name != "mlp":
         raise Refused("model", f"a {name} model has no tables", "model='mlp'")
     if name == "logistic":
-        if encoding.task is Task.REAL:
+        if not is_classified(encoding):
             raise Refused("model", f"{encoding.label.name} is a number, and logistic regression "
                           "predicts classes", "model='linear'")
         return Family(name, _linear(encoding), LinearModel(encoding))
     if name == "linear":
-        if encoding.task is not Task.REAL:
+        if is_classified(encoding):
             raise Refused("model", f"{encoding.label.name} has classes, and linear regression "
                           "predicts numbers", "model='logistic'")
         return Family(name, _linear(encoding), LinearModel(encoding))
@@ -124,8 +124,8 @@ NAMES = ("cnn", "forest", "linear", "logistic", "mlp", "naive_bayes")
 # Clipped at 1 and divided by it: gradients of rows that are fitted already stay small, which keeps
 # the probabilities of a rare class where they belong (0.651 against 0.640 AUC on diabetes130).
 # Momentum on small tables: 0.905 against 0.900 on halves of 430 digits at epsilon 1.
-MLP = Defaults(steps=3.5, learning_rate=0.02, sgd_rate=0.1, small_optimizer="sgd", decay=0.0,
-               batch=1024, clip=1.0)
+MLP = Defaults(steps=3.5, learning_rate=0.02, sgd_rate=0.1, even_share=0.3,
+               small_optimizer="sgd", decay=0.0, batch=1024, clip=1.0)
 CNN = Defaults(steps=3.5, learning_rate=0.005, decay=0.0, batch=1024)
 CLIP_SHARE = 0.3
 
@@ -137,8 +137,8 @@ def _linear(encoding: Encoding) -> Defaults:
     has by its encoding alone, so that residuals below that share pass whole: normalised
     gradients would draw probabilities of a rare class towards zero.
     """
-    return Defaults(steps=1.3, learning_rate=0.1, sgd_rate=0.2, decay=0.0, always_full=True,
-                    clip=CLIP_SHARE * typical_norm(encoding))
+    return Defaults(steps=1.3, learning_rate=0.1, sgd_rate=0.2, even_share=0.5, decay=0.0,
+                    always_full=True, clip=CLIP_SHARE * typical_norm(encoding))
 
 
 def typical_norm(encoding: Encoding) -> float:

@@ -1,4 +1,4 @@
-"""Logistic, softmax and least-squares regression: rows by patient in, clipped gradient sums out."""
+"""Linear predictors, from logistic to Poisson: rows by patient in, clipped gradient sums out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mechanisms.randomness import Randomness
 from models.clipping import KEPT, Clip, GroupClip, weights_for
-from models.encoding import Doubles, Encoding, Floats, Task
+from models.encoding import Doubles, Encoding, Floats, Task, rates
 from models.table import Places, Table
 
 Vector = npt.NDArray[np.float64]
@@ -17,10 +17,7 @@ Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """A linear predictor with an intercept; its parameters are one vector, intercepts last.
-
-    `scales` multiply the inputs: public numbers, all ones unless importance was bought.
-    """
+    """A linear predictor with an intercept; its parameters are one vector, intercepts last."""
 
     encoding: Encoding
 
@@ -37,6 +34,12 @@ class LinearModel:
     def initial(self, randomness: Randomness) -> Vector:
         """Return the parameters before the first step."""
         return np.zeros(self.size)
+
+    def shifted(self, parameters: Vector, offset: Vector) -> Vector:
+        """Return the parameters that give for inputs what these give for inputs less `offset`."""
+        weights = parameters.reshape(self.encoding.width + 1, self.encoding.outputs).copy()
+        weights[-1] -= offset @ weights[:-1]
+        return weights.reshape(-1)
 
     def scores(
         self, parameters: Vector, inputs: Floats | Doubles, pixels: object = None
@@ -86,6 +89,8 @@ class LinearModel:
             return sigmoid(scores) - targets[:, None]
         if task is Task.REAL:
             return scores - targets[:, None]
+        if task is Task.COUNT:
+            return rates(scores) - targets[:, None]
         found = softmax(scores)
         found[np.arange(len(found)), targets.astype(np.int64)] -= 1.0
         return found

@@ -63,6 +63,7 @@ class Model:
     is_private: bool = True
     scales: tuple[float, ...] | None = None
     architecture: Architecture | None = None
+    worth: tuple[float, ...] | None = None
 
     def predict(self, rows: Any) -> Doubles:
         """Return a prediction for each row: probabilities, or values in the label's units.
@@ -87,7 +88,7 @@ class Model:
             return sigmoid(scores[:, 0])
         if self.encoding.task is Task.CLASSES:
             return softmax(scores)
-        return self.encoding.unscaled(scores[:, 0])
+        return self.encoding.unscaled(scores[:, 0])  # of a number, or the rate of a count
 
     @property
     def network(self) -> Predictor:
@@ -101,14 +102,17 @@ class Model:
 
     @property
     def importance(self) -> dict[str, float]:
-        """How much each feature's input was raised, by what it was found to tell; public.
+        """What each feature was found to tell of the label, less what noise would show; public.
 
-        Empty where no importance was bought. The mean of the squares is 1.
+        By means it is the correlation ratio (for two classes the correlation), 0 to 1; by
+        information the root of the mutual information, in nats. 0 is what was not told from
+        noise, and says little where the budget was small. Empty where none was bought.
         """
-        if self.scales is None:
+        told = self.worth if self.worth is not None else self.scales
+        if told is None:
             return {}
         names = [feature.name for feature in self.encoding.features]
-        pairs = zip(names, self.scales, strict=True)
+        pairs = zip(names, told, strict=True)
         return dict(sorted(pairs, key=lambda pair: -pair[1]))
 
     @property
@@ -159,6 +163,7 @@ class Model:
             "metrics": None if self.metrics is None else self.metrics.to_dict(),
             "is_private": self.is_private,
             "scales": None if self.scales is None else list(self.scales),
+            "worth": None if self.worth is None else list(self.worth),
             "architecture": None if self.architecture is None else self.architecture.to_list(),
         }, indent=1, default=str))
         return place
@@ -176,12 +181,13 @@ class Model:
             settings = settings_from(fields["settings"])
             loss = PrivacyLoss(*map(Decimal, fields["cost"]))
             metrics, scales = fields["metrics"], fields["scales"]
-            layers = fields["architecture"]
+            layers, worth = fields["architecture"], fields.get("worth")
             found = cls(
                 fields["family"], encoding, settings, parameters, loss, Card(fields["card"]),
                 None if metrics is None else Evaluation.from_dict(metrics),
                 bool(fields["is_private"]), None if scales is None else tuple(scales),
                 None if layers is None else Architecture.from_list(layers),
+                None if worth is None else tuple(worth),
             )
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise Refused("model", f"{place} holds no model that was saved here "

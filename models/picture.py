@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.encoding import Task
-from models.evaluation import BINS, CENTRES, ERROR_BINS
+from models.evaluation import BINS, CENTRES, ERROR_EDGES
 from planner.refusal import Refused
 
 if TYPE_CHECKING:
@@ -76,9 +76,8 @@ def _metrics(axes: Axes, model: Model, metrics: Evaluation) -> None:
         axes.set_xlabel("predicted")
         axes.set_ylabel("held-out patients")
     else:
-        middle = (np.arange(ERROR_BINS) + 0.5) / ERROR_BINS * 4 - 2
-        half = (model.encoding.label.high - model.encoding.label.low) / 2
-        axes.bar(middle * half, counts[0], 4 / ERROR_BINS * half, color=BLUE,
+        edges = ERROR_EDGES[metrics.task] * model.encoding.unit
+        axes.bar(edges[:-1], counts[0], np.diff(edges), align="edge", color=BLUE,
                  yerr=1.96 * metrics.deviation, ecolor=GREY)
         axes.set_xlabel(f"error of {_label(model.encoding.label.name)}")
         axes.set_ylabel("held-out patients (noisy)")

@@ -23,6 +23,8 @@ FULL_BATCH_BELOW = 5_000  # patients; below it a sample has nothing to gain
 SHARE_MAX = 0.9
 PLATEAUS = 8  # of a noise schedule
 CLASSES_SHARE = 0.02  # of a run's divergence, for the count of patients by class
+CENTRES_SHARE = 0.15  # of what importance costs, for the middle from which means are measured
+MEANS_ROUNDS = 2  # how often importance asks for the means of classes
 CLIP_START = 1.0  # of an adaptive clip, where neither the call nor the family names one
 PROGRESS_ORDERS = tuple(map(Fraction, (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)))
 Plateaus = tuple[tuple[float, int], ...]
@@ -43,6 +45,8 @@ class Settings:
     parameter's step by its own size and so takes back what the scaling gave, and for "mlp" on
     small tables. `solver` "statistics" fits "linear" to one noisy vector of sums
     (models/statistics.py) in place of descent. `trees` and `depth` are those of a forest.
+    `loss` "poisson" reads a whole number from 0 up as a count, whose rate is the exponential of a
+    score; None is the family's own loss.
     `embedding` names categories that "mlp" looks up in a learned table, with the length of its
     vectors: {"diagnosis": 8}.
 
@@ -65,6 +69,7 @@ class Settings:
     optimizer: str | None = None
     solver: str = "descent"
     embedding: tuple[tuple[str, int], ...] = ()
+    loss: str | None = None
     trees: int | None = None
     depth: int | None = None
     clip_quantile: float | None = None
@@ -84,6 +89,7 @@ class Settings:
         ) and len({n for n, _ in t}) == len(t), "embedding={'diagnosis': 8}")
         _check("trees", self.trees, lambda n: type(n) is int and 1 <= n <= 256, "trees=32")
         _check("depth", self.depth, lambda n: type(n) is int and 1 <= n <= 12, "depth=5")
+        _check("loss", self.loss, lambda x: x == "poisson", "loss='poisson'")
         _check("solver", self.solver, lambda x: x in ("descent", "statistics"),
                "solver='statistics'")
         _check("importance_by", self.importance_by, lambda x: x in ("means", "information"),
@@ -119,6 +125,7 @@ class Defaults:
     steps_max: int = 1_000
     learning_rate: float
     sgd_rate: float = 1.0
+    even_share: float = 1.0  # of that rate, where importance gave all inputs one spread
     small_optimizer: str = "adam"  # below FULL_BATCH_BELOW patients
     decay: float
     always_full: bool = False
@@ -156,6 +163,7 @@ class RunPlan:
     multiplier: float
     held_multiplier: float | None
     importance_multiplier: float | None
+    centres_multiplier: float | None = None
     classes_multiplier: float | None = None
     adaptive: AdaptiveClip | None = None
     plateaus: Plateaus = ()
@@ -211,6 +219,7 @@ class RunPlan:
             "decay": self.decay, "clip": self.clip.norm,
             "multiplier": self.multiplier, "held_multiplier": self.held_multiplier,
             "importance_multiplier": self.importance_multiplier,
+            "centres_multiplier": self.centres_multiplier,
             "classes_multiplier": self.classes_multiplier,
             "adaptive": None if self.adaptive is None else asdict(self.adaptive),
             "plateaus": self.plateaus, "network": self.network,
@@ -238,8 +247,9 @@ class RunPlan:
         ]
         if self.importance_multiplier is not None:
             lines.append(
-                f"  importance        {self.settings.importance:.0%} of the divergence, counts "
-                f"with noise {self.importance_multiplier:.3g}, within the same price"
+                f"  importance        {self.settings.importance:.0%} of the divergence, "
+                f"{self.settings.importance_by} with noise {self.importance_multiplier:.3g}, "
+                "within the same price"
             )
         if self.adaptive is not None:
             many = len(self.adaptive.groups)
@@ -302,13 +312,13 @@ def plan_run(
     plan = RunPlan(
         family=family, encoding=encoding, settings=settings, units=units, rate=rate, steps=steps,
         optimizer=optimizer,
-        learning_rate=settings.learning_rate or (
-            defaults.sgd_rate if optimizer == "sgd" else defaults.learning_rate),
+        learning_rate=settings.learning_rate or _learning_rate(settings, defaults, optimizer),
         decay=defaults.decay if settings.decay is None else settings.decay,
         clip=Clip(norm), plateaus=plateaus,
         multiplier=multiplier, held_multiplier=held, parameters=parameters, event=event,
         network=network,
         importance_multiplier=multipliers.get("importance"),
+        centres_multiplier=multipliers.get("centres"),
         classes_multiplier=multipliers.get("classes"),
         cost=loss_of((event,), order),
     )
@@ -319,16 +329,29 @@ def plan_run(
         norm or CLIP_START, multiplier, plan.expected))
 
 
-def _bought(settings: Settings, encoding: Encoding) -> dict[str, float]:
-    """Return what is bought before the first step, and its share of the run's divergence."""
+def _learning_rate(settings: Settings, defaults: Defaults, optimizer: str) -> float:
+    """Return a family's rate; inputs of one spread are learned in fewer and smaller steps."""
+    if optimizer != "sgd":
+        return defaults.learning_rate
+    is_even = settings.importance > 0 and settings.importance_by == "means"
+    return defaults.sgd_rate * (defaults.even_share if is_even else 1.0)
+
+
+def _bought(settings: Settings, encoding: Encoding) -> dict[str, tuple[float, int]]:
+    """Return what is bought before the first step: its share of the run's divergence, and in how
+    many releases."""
     found = {}
     if settings.importance > 0:
-        found["importance"] = settings.importance
+        found["importance"] = settings.importance, 1
+        if settings.importance_by == "means":
+            centres = CENTRES_SHARE * settings.importance
+            found["importance"] = settings.importance - centres, MEANS_ROUNDS
+            found["centres"] = centres, 1
     if settings.class_weights:
         if not is_classified(encoding):
             raise Refused("model", f"{encoding.label.name} is a number, without classes to weigh",
                           "class_weights=False")
-        found["classes"] = CLASSES_SHARE
+        found["classes"] = CLASSES_SHARE, 1
     return found
 
 
@@ -345,18 +368,19 @@ def _plateaus(steps: int, noise_end: float) -> Plateaus:
 
 
 def _phases(
-    rate: float, plateaus: Plateaus, bought: Mapping[str, float]
+    rate: float, plateaus: Plateaus, bought: Mapping[str, tuple[float, int]]
 ) -> Callable[[float], tuple[Phase, ...]]:
     """Return the phases of a run for a noise multiplier: what is bought first, then the steps.
 
     What is bought has a share of the run's divergence as it adds up for small rates, rate^2 / z^2
-    a step: its multiplier is z / (rate sqrt(share / (1 - all shares) steps)).
+    a step: its multiplier is z / (rate sqrt(share / (1 - all shares) steps / releases)).
     """
     steps = math.fsum(count / factor**2 for factor, count in plateaus)
-    rest = 1 - sum(bought.values())
-    ratios = [1 / (rate * math.sqrt(share / rest * steps)) for share in bought.values()]
+    rest = 1 - sum(share for share, _ in bought.values())
+    ratios = [(1 / (rate * math.sqrt(share / rest * steps / count)), count)
+              for share, count in bought.values()]
     return lambda z: (
-        *((1.0, max(z * ratio, MULTIPLIER_MIN), 1) for ratio in ratios),
+        *((1.0, max(z * ratio, MULTIPLIER_MIN), count) for ratio, count in ratios),
         *((rate, z * factor, count) for factor, count in plateaus),
     )
 
@@ -389,4 +413,4 @@ def settings_from(options: Mapping[str, Any]) -> Settings:
 
 def is_classified(encoding: Encoding) -> bool:
     """Return whether the label is a class."""
-    return encoding.task is not Task.REAL
+    return encoding.task in (Task.BINARY, Task.CLASSES)

@@ -23,9 +23,9 @@ from mechanisms.randomness import Randomness
 from mechanisms.sampled import multiplier_for
 from mechanisms.sampled import rdp as rdp_of
 from models.bayes import BayesModel, bayes, is_indicator, is_two, number_places
-from models.encoding import CODED, Encoding, Task
+from models.encoding import CODED, Encoding
 from models.linear import LinearModel
-from models.run import Settings
+from models.run import Settings, is_classified
 from planner.feature import Coding
 from planner.refusal import Refused
 from planner.sufficient import Products, class_columns, input_columns, scaled_column
@@ -128,10 +128,10 @@ def plan_statistics(
 def _check(family: str, encoding: Encoding, settings: Settings) -> None:
     if encoding.image is not None:
         raise Refused("model", f"a {family} model takes no image", "model='cnn'")
-    if family == "linear" and encoding.task is not Task.REAL:
+    if family == "linear" and is_classified(encoding):
         raise Refused("model", f"{encoding.label.name} has classes, and linear regression "
                       "predicts numbers", "model='logistic', or model='naive_bayes'")
-    if family == "naive_bayes" and encoding.task is Task.REAL:
+    if family == "naive_bayes" and not is_classified(encoding):
         raise Refused("model", f"{encoding.label.name} is a number, and naive Bayes predicts "
                       "classes", "model='linear', solver='statistics'")
     refuse_unused("a model from one vector of sums", settings)
@@ -146,8 +146,7 @@ def refuse_unused(what: str, settings: Settings) -> None:
     if settings.noise_end != 1.0:
         unused.append("noise_end")
     unused += [name for name in ("clip_quantile", "class_weights") if getattr(settings, name)]
-    if settings.embedding:
-        unused.append("embedding")
+    unused += [name for name in ("embedding", "loss") if getattr(settings, name)]
     if unused:
         raise Refused("model", f"{what} has no {unused[0]}",
                       "epsilon, delta, rows, units and holdout")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mechanisms.randomness import Randomness
 from models.clipping import KEPT, SOFTENING, Clip, GroupClip
 from models.embedding import TablesPart, looked_up
-from models.encoding import Doubles, Encoding, Floats, Task
+from models.encoding import LOG_RATE_MAX, Doubles, Encoding, Floats, Task
 from models.layers import Architecture, Centre, Convolution, Dense, Embed, Flatten, Layer
 from models.table import Places, Table
 
@@ -63,6 +63,19 @@ class TensorNetwork:
     def initial(self, randomness: Randomness) -> Vector:
         """Return the parameters before the first step."""
         found: Vector = self.architecture.initial(randomness) if self.start is None else self.start
+        return found
+
+    def shifted(self, parameters: Vector, offset: Vector) -> Vector:
+        """Return the parameters that give for inputs what these give for inputs less `offset`.
+
+        The first layer with parameters must see the inputs themselves, as dense layers do.
+        """
+        ((kernel, biases), *_) = (p for p in self.architecture.parameter_shapes() if p)
+        count = math.prod(kernel)
+        if kernel != (len(offset), *biases):
+            raise ValueError("the first layer does not see the inputs")
+        found = parameters.copy()
+        found[count : count + biases[0]] -= offset @ parameters[:count].reshape(kernel)
         return found
 
     def scores(
@@ -282,6 +295,10 @@ def _losses(task: Task, scores: Any, targets: Any) -> Any:
         return tf.nn.sigmoid_cross_entropy_with_logits(targets, scores[:, 0])
     if task is Task.CLASSES:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(targets, tf.int32), scores)
+    if task is Task.COUNT:  # rate - count * log rate; even beyond the largest rate
+        score = scores[:, 0]
+        beyond = math.exp(LOG_RATE_MAX) * tf.nn.relu(score - LOG_RATE_MAX)
+        return tf.exp(tf.minimum(score, LOG_RATE_MAX)) + beyond - targets * score
     return 0.5 * tf.square(scores[:, 0] - targets)
 
 

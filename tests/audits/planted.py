@@ -491,6 +491,10 @@ PLANTED = (
     Planted("means of classes that count all rows of a patient", "models/importance.py",
             "    rows = table.starts[:-1]\n    classes", "    rows = np.arange(table.starts[-1])\n"
             "    classes", (TRAINED,), "importance and means"),
+    Planted("means of rows that are not shortened", "models/importance.py",
+            "(KEPT / np.maximum(np.linalg.norm(vectors, axis=1), norm))[:, None]",
+            "KEPT / norm",
+            ("tests/models/test_importance.py::test_one_patient_moves_the_means_by_one",)),
     Planted("metrics that count all rows of a patient", "models/evaluation.py",
             "    rows = table.starts[units]  # a patient's first row, in the secret random order "
             "of its rows\n",

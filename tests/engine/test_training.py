@@ -416,6 +416,42 @@ def test_labels_of_every_kind(
         assert np.allclose(predicted.sum(axis=1), 1)
 
 
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+def test_counts_are_trained_measured_drawn_and_kept(
+    base: Engine, tmp_path: Path, model: str
+) -> None:
+    if model == "mlp":
+        pytest.importorskip("tensorflow")
+    sql = "SELECT birth_year, sex, los FROM visits JOIN patients USING (patient_id)"
+    how = {**FAST, "label": "los", "model": model, "loss": "poisson", "holdout": 0.3}
+    found = base.train(sql, **how)
+    predicted = found.predict(ROWS)
+    assert ((predicted >= 0) & (predicted <= 60)).all()
+    again = Model.load(found.save(tmp_path / "model"))
+    assert np.array_equal(again.predict(ROWS), predicted)
+    assert {m.name for m in found.evaluate(base, sql, epsilon=0.5, delta=1e-6).metrics} <= {
+        "rmse", "bias"}
+    if found.metrics is not None and found.metrics.metrics:
+        assert found.plot().axes
+    with pytest.raises(Refused, match="is a count"):
+        base.publish(found, f"stay_{model}")
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ({"label": "readmitted", "model": "logistic"}, "is no count"),
+    ({"label": "los", "model": "logistic"}, "predicts classes"),
+    ({"label": "los", "model": "linear", "loss": "mean"}, "loss cannot be"),
+    ({"label": "los", "model": "linear", "class_weights": True}, "without classes"),
+    ({"label": "los", "model": "linear", "solver": "statistics", "steps": None}, "has no loss"),
+    ({"label": "los", "model": "forest", "steps": None}, "has no loss"),
+])
+def test_what_counts_cannot_be_is_refused(
+    base: Engine, change: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Refused, match=told):
+        base.explain_train(SIMPLE, **{**FAST, "loss": "poisson", **change})
+
+
 def test_importance_is_bought_published_and_kept(base: Engine, tmp_path: Path) -> None:
     model = base.train(SIMPLE, **{**FAST, "importance": 0.2})
     assert set(model.importance) == {"birth_year", "sex", "los"}

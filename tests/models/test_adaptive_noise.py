@@ -294,10 +294,10 @@ def test_rare_classes_weigh_more_within_bounds() -> None:
 def test_class_weights_are_a_phase_of_the_price() -> None:
     plan = planned(class_weights=True, importance=0.1)
     (phases,) = plan.event.branches
-    assert [steps for _, _, steps in phases] == [1, 1, 12]
+    assert [steps for _, _, steps in phases] == [2, 1, 1, 12]
     spent = [steps / z**2 for _, z, steps in phases]
-    assert [s / sum(spent) for s in spent[:2]] == pytest.approx([0.1, 0.02])
-    assert (plan.importance_multiplier, plan.classes_multiplier) == (phases[0][1], phases[1][1])
+    assert [s / sum(spent) for s in spent[:3]] == pytest.approx([0.085, 0.015, 0.02])
+    assert (plan.importance_multiplier, plan.classes_multiplier) == (phases[0][1], phases[2][1])
     assert plan.cost.epsilon <= 1.0
     with pytest.raises(Refused, match="without classes"):
         planned(LinearModel(encoding(WIDTH, NUMBER)), class_weights=True)

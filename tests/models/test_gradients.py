@@ -17,7 +17,7 @@ from models.linear import LinearModel
 from models.table import Table
 from models.tensors import TensorNetwork, _forward_of, _losses, tensorflow
 from planner.training_view import Coding, Feature
-from tests.models.patients import CLASSES, NUMBER, TRUTH, encoding, table
+from tests.models.patients import CLASSES, COUNT, NUMBER, TRUTH, encoding, table
 
 SIZES = [1, 1, 3, 8, 2, 5, 1, 17, 1, 4]
 CLIPS = [Clip(), Clip(0.3), Clip(1e6)]
@@ -95,7 +95,7 @@ def clipped(gradient: np.ndarray, clip: Clip) -> np.ndarray:
 
 @pytest.mark.parametrize("make", [linear, dense, embedded, convolutional],
                          ids=lambda m: m.__name__)
-@pytest.mark.parametrize("label", [TRUTH, CLASSES, NUMBER], ids=lambda f: f.name)
+@pytest.mark.parametrize("label", [TRUTH, CLASSES, NUMBER, COUNT], ids=lambda f: f.name)
 def test_the_sum_is_that_of_each_patients_own_gradient(make: Any, label: Feature) -> None:
     network, rows = make(label)
     parameters = parameters_of(network)
