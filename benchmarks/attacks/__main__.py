@@ -337,7 +337,7 @@ def attacks(folder: Path, quick: bool) -> dict[str, Callable[[], Any]]:
                         strict=True))
 
     return {
-        "linear reconstruction": lambda: reconstructions(folder, 8 // few, 50, 60 // few),
+        "linear reconstruction": lambda: reconstructions(folder, 8 // few, 50, 50 // few),
         "differencing": lambda: differences(folder, sizes(10, 40, 100), sizes(2, 4, 20)),
         "averaging": lambda: averages(folder, 10_000 // few, 40 // few),
         "processes": lambda: processes(folder, 10 // few),
