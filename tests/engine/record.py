@@ -28,6 +28,7 @@ import pytest
 import engine.accuracy
 import engine.execution
 import engine.releases
+import engine.split
 import models.class_weights
 import models.descent
 import models.evaluation
@@ -39,6 +40,7 @@ from planner.bounded_sql import SELECTION
 from tests.engine.replay import flat
 
 Vector = dict[tuple[Any, ...], float]
+ROADS = (engine.releases, engine.accuracy, engine.split)  # each adds noise and chooses keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +159,9 @@ def _watched(found: Recording, like: Recording | None) -> Iterator[None]:
         return outcome
 
     places = {
-        (engine.releases, "add_noise"): _noise(met), (engine.accuracy, "add_noise"): _noise(met),
-        (engine.releases, "choose_keys"): _choice(met),
-        (engine.accuracy, "choose_keys"): _choice(met),
-        (engine.accuracy, "_draw"): _levels(met),
+        **{(module, "add_noise"): _noise(met) for module in ROADS},
+        **{(module, "choose_keys"): _choice(met) for module in ROADS},
+        (engine.accuracy, "_draw"): _levels(met), (engine.split, "draw"): _levels(met),
         (models.descent, "noised"): _step(met),
         (models.importance, "noised"): _step(met, "means"),
         (models.importance, "gaussian"): _counted("importance", "cells", met),
@@ -213,14 +214,15 @@ def _choice(met: Any) -> Any:
 
 
 def _levels(met: Any) -> Any:
-    """Accuracy targets: one draw at many levels; all columns of a question are one primitive."""
+    """Accuracy targets and divided questions: each column is drawn at many levels at once."""
 
     def wrap(true: Any) -> Any:
-        def draw(plan: Any, known: Any, reader: Any, levels: int, randomness: Any) -> Any:
-            drawn = true(plan, known, reader, levels, randomness)
+        def draw(*given_to: Any) -> Any:
+            drawn = true(*given_to)
             for key, cells in drawn.cells.items():
                 given = dict(zip(cells.keys, cells.exact, strict=True))
-                out = met(("levels", *_facts(cells.column), cells.scales, cells.keys),
+                scales = cells.ladder.scales if hasattr(cells, "ladder") else cells.scales
+                out = met(("levels", *_facts(cells.column), scales, cells.keys),
                           cells.column.l1, cells.column.l2_squared, given, lambda c=cells: c)
                 drawn = replace(drawn, cells={**drawn.cells, key: out})
             return drawn
