@@ -8,7 +8,7 @@ the recorded one: by then it is public. Then
 
 - the order of primitives, everything public about them and every statement must be the same, for
   a difference would be control flow that depends on a row;
-- the exact integers must lie within the stated sensitivity;
+- the exact integers must lie within the stated sensitivity, and noise must be added to them;
 - the whole result, rows and all, must be the same, because nothing of D' but the primitives'
   inputs may reach it.
 """
@@ -37,6 +37,7 @@ import models.importance
 import models.statistics
 from engine import Engine, Refused
 from planner.bounded_sql import SELECTION
+from planner.price import Mechanism
 from tests.engine.replay import flat
 
 Vector = dict[tuple[Any, ...], float]
@@ -80,6 +81,8 @@ def differences(one: Recording, two: Recording) -> Iterator[str]:
     if len(one.primitives) != len(two.primitives):
         yield f"{len(one.primitives)} primitives, replayed {len(two.primitives)}"
     for place, (a, b) in enumerate(zip(one.primitives, two.primitives, strict=False)):
+        if a.public[-1] is True:
+            yield f"primitive {place} was released without noise: {a.public}"
         if a.public != b.public:
             yield f"primitive {place}: {a.public} became {b.public}"
         apart = [abs(a.given.get(k, 0) - b.given.get(k, 0)) for k in a.given.keys() | b.given]
@@ -191,7 +194,8 @@ def _noise(met: Any) -> Any:
     def wrap(true: Any) -> Any:
         def add_noise(column: Any, keys: Any, exact: Any, randomness: Any) -> Any:
             inside = {key: exact[key] for key in keys if key in exact}
-            public = ("noise", *_facts(column), keys, randomness is None)
+            plain = randomness is None and column.mechanism is not Mechanism.EXACT
+            public = ("noise", *_facts(column), keys, plain)
             return met(public, column.l1, column.l2_squared, flat(column, inside),
                        lambda: true(column, keys, exact, randomness))
 
