@@ -238,10 +238,10 @@ def proven_divided(
 
 
 def test_a_divided_epsilon_proves_no_more_than_was_charged(clinics: dict[str, Engine]) -> None:
-    found, charged = proven_divided(clinics, DIVIDED[0], 800)
+    found, charged = proven_divided(clinics, DIVIDED[0], 500)
     assert charged == pytest.approx(EPSILON)
     assert found <= charged
-    assert proven_divided(clinics, DIVIDED[0], 800, shrink=0.3)[0] > charged
+    assert proven_divided(clinics, DIVIDED[0], 500, shrink=0.3)[0] > charged
 
 
 @pytest.mark.audit
