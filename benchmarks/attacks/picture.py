@@ -39,7 +39,7 @@ def draw(points: list[dict[str, float]], path: Path) -> None:
         axes.set_ylim(36, 102)
         axes.set_xlabel("epsilon")
         axes.set_ylabel("patients' bits guessed right, %")
-        axes.set_title("256 patients, 1,024 counts, the best linear decoder", loc="left", fontsize=11)
+        axes.set_title("256 patients, 1,024 counts, best linear decoder", loc="left", fontsize=11)
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, -0.01))
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
