@@ -324,7 +324,7 @@ def targets(found: Mapping[str, Any]) -> list[dict[str, Any]]:
                             lambda: found["floating point"][with_budget]["certain"], 0, False)],
     }
     told = []
-    for attack, lines in asked.items():
+    for lines in asked.values():
         for what, value, limit, least in lines:
             with suppress(KeyError):  # not measured
                 told.append(target(what, value(), limit, at_least=least))
