@@ -23,8 +23,8 @@ from planner.refusal import Position, Refused
 from planner.spellings import FALLBACK
 
 TEXT_MAX = 5_000  # characters; nobody looks for the mistake of a longer one in a rewritten text
-TRIES_MAX = 60  # texts that are planned before the search gives up
-READ_MAX = 60_000  # characters of them in all
+TRIES_MAX = 40  # texts that are planned before the search gives up
+READ_MAX = 12_000  # characters of them in all
 
 # Raises Refused for what is not accepted; what it returns does not matter.
 Judge = Callable[[str], object]
