@@ -50,7 +50,7 @@ class Class:
 
 
 BY = "SELECT department, {} FROM visits GROUP BY department"
-GAUSSIAN = {"delta": 1e-6}
+GAUSSIAN, DECLARED = {"delta": 1e-6}, {"bounds": "declared"}
 ONE, FEW = 0.9, 0.8  # where one number moves as far as stated, or a few do that share the charge
 CLASSES = {
     "COUNT": Class("SELECT COUNT(*) FROM visits", ONE),
@@ -64,7 +64,7 @@ CLASSES = {
                                       settings=GAUSSIAN),
     "SUM": Class("SELECT SUM(cost) FROM visits", ONE),
     "SUM by groups": Class(BY.format("SUM(cost)")),
-    "AVG": Class("SELECT AVG(cost) FROM visits", FEW),
+    "AVG": Class("SELECT AVG(cost) FROM visits", FEW, DECLARED),
     "AVG by groups": Class(BY.format("AVG(cost)")),
     "STDDEV": Class("SELECT STDDEV(cost) FROM visits", FEW),
     "CORR": Class("SELECT CORR(cost, los) FROM visits"),
@@ -84,7 +84,8 @@ CLASSES = {
                     "patient_id ORDER BY visit_date) AS n FROM visits) AS t WHERE n = 1", ONE),
     "ROLLUP": Class("SELECT department, COUNT(*) FROM visits GROUP BY ROLLUP (department)"),
     "answer inside an answer": Class(
-        "SELECT COUNT(*) FROM visits WHERE cost > (SELECT AVG(cost) FROM visits)", FEW),
+        "SELECT COUNT(*) FROM visits WHERE cost > (SELECT AVG(cost) FROM visits)", FEW,
+        DECLARED),
     "clips that are chosen": Class(BY.format("SUM(cost)"), settings={"bounds": "auto"}),
     "averages that are chosen": Class("SELECT AVG(cost) FROM visits",
                                       settings={"bounds": "auto"}),
