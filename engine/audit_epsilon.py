@@ -1,7 +1,7 @@
 """Noise drawn twice on neighbours in, a proven lower bound on its epsilon out.
 
 A mechanism that is paid with epsilon must never be provably worse. The bound is Clopper and
-Pearson's on one threshold event, chosen on one half of the draws and judged on the other, so that
+Pearson's on one threshold event, chosen on some of the draws and judged on the others, so that
 choosing it well cannot flatter it. It has power: with a million draws it proves nearly all of a
 Laplace mechanism's epsilon, so noise that is a tenth too small is caught.
 """
@@ -84,26 +84,26 @@ def epsilon_below(
 ) -> float:
     """Return an epsilon that the mechanism surely exceeds or equals, by one threshold event.
 
-    The event {x >= t} or {x <= t} is chosen on one half of the samples and judged on the other.
+    The event {x >= t} or {x <= t} is chosen on a quarter of the samples and judged on the rest.
     """
     import numpy as np
 
-    half = len(ours) // 2
+    few = len(ours) // 4
     best, event = -math.inf, None
-    levels = np.quantile(np.concatenate([ours[:half], theirs[:half]]), np.linspace(0, 1, LEVELS))
+    levels = np.quantile(np.concatenate([ours[:few], theirs[:few]]), np.linspace(0, 1, LEVELS))
     for level in np.unique(levels):
         for upper in (True, False):
-            hits = [_hits(part[:half], level, upper) for part in (ours, theirs)]
+            hits = [_hits(part[:few], level, upper) for part in (ours, theirs)]
             for first, second in (hits, hits[::-1]):
-                guess = _ratio(first, second, half, delta, confidence)
+                guess = _ratio(first, second, few, delta, confidence)
                 if guess > best:
                     best, event = guess, (level, upper, first is hits[0])
     if event is None:
         return 0.0
     level, upper, straight = event
-    judged = [_hits(part[half:], level, upper) for part in (ours, theirs)]
+    judged = [_hits(part[few:], level, upper) for part in (ours, theirs)]
     first, second = judged if straight else judged[::-1]
-    return max(0.0, _ratio(first, second, len(ours) - half, delta, confidence))
+    return max(0.0, _ratio(first, second, len(ours) - few, delta, confidence))
 
 
 def _hits(samples: Samples, level: float, upper: bool) -> int:

@@ -7,7 +7,7 @@ read public prices. The attacker chooses every epsilon.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -53,7 +53,25 @@ class Curator:
         except OverBudget:
             return None
 
-    def share(self, sql: str, times: int, delta: float | None = None, parts: int = 1) -> float:
+    def ask_together(
+        self, texts: Sequence[str], epsilon: float, delta: float | None = None
+    ) -> list[Rows] | None:
+        """Return the rows of several answers at one price, or None where it is too high."""
+        noiseless = {"noiseless": True} if self.kind is Kind.EXACT else {}
+        try:
+            found = self.engine.query_many(texts, epsilon=epsilon, delta=delta, **noiseless)
+        except OverBudget:
+            return None
+        return [result.rows for result in found]
+
+    def explain(self, sql: str | Sequence[str], epsilon: float, delta: float | None) -> Any:
+        """Return the plan of a question, or of several at one price."""
+        ask = self.engine.explain if isinstance(sql, str) else self.engine.explain_many
+        return ask(sql, epsilon=epsilon, delta=delta)
+
+    def share(
+        self, sql: str | Sequence[str], times: int, delta: float | None = None, parts: int = 1
+    ) -> float:
         """Return the epsilon to give `times` questions like this one, the whole budget together.
 
         Where there is no budget: `each` for every one of its `parts`.
@@ -63,7 +81,7 @@ class Curator:
         left = self.engine.budget().left
 
         def fits(epsilon: float) -> bool:
-            cost = self.engine.explain(sql, epsilon=epsilon, delta=delta).full_cost
+            cost = self.explain(sql, epsilon, delta).full_cost
             return (cost.epsilon * times <= left.epsilon and cost.delta * times <= left.delta) or (
                 0 < cost.rdp * times <= left.rdp)
 

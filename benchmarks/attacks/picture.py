@@ -14,7 +14,7 @@ WITHOUT, WITH = "noise without a budget", "Discreet with its budget"
 
 
 def draw(points: list[dict[str, float]], path: Path) -> None:
-    """Draw reconstruction accuracy by epsilon, with and without a budget."""
+    """Draw the best linear decoder's accuracy by epsilon, with and without a budget."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -27,9 +27,10 @@ def draw(points: list[dict[str, float]], path: Path) -> None:
             (WITHOUT, "noise on every answer, no budget: epsilon of one answer", "#b0545a"),
             (WITH, "Discreet: epsilon of all answers together, for ever", "#4a78b0"),
         ):
-            measured = [point for point in points if name in point]
+            found = f"{name}, best linear"
+            measured = [point for point in points if found in point]
             axes.plot([point["epsilon"] for point in measured],
-                      [100 * point[name] for point in measured], "o-", label=label, color=colour)
+                      [100 * point[found] for point in measured], "o-", label=label, color=colour)
         axes.axhline(50, color="#777777", linewidth=0.8, linestyle="--")
         axes.text(epsilons[-1], 50.7, "a coin", color="#777777", ha="right", va="bottom")
         axes.set_xscale("log")
@@ -38,7 +39,7 @@ def draw(points: list[dict[str, float]], path: Path) -> None:
         axes.set_ylim(36, 102)
         axes.set_xlabel("epsilon")
         axes.set_ylabel("patients' bits guessed right, %")
-        axes.set_title("256 patients, 1,024 counts, least squares", loc="left", fontsize=11)
+        axes.set_title("256 patients, 1,024 counts, best linear decoder", loc="left", fontsize=11)
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, -0.01))
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)

@@ -25,8 +25,16 @@ from benchmarks.attacks import (
     query_search,
 )
 from benchmarks.attacks.curators import Kind, curator
-from benchmarks.attacks.reconstruction import DECLARED, people, reconstruct
-from engine.audit_decoding import correlation, least_squares, linear_program
+from benchmarks.attacks.reconstruction import DECLARED, Way, one_by_one, people, reconstruct
+from engine.audit_decoding import (
+    best_linear_weights,
+    correlation_weights,
+    expected,
+    guessed,
+    least_squares,
+    least_squares_weights,
+    linear_program,
+)
 
 FALSE_ALARM = 4.9  # standard deviations
 BIT_BOUND = math.e / (1 + math.e) + 1e-6
@@ -64,34 +72,57 @@ def test_a_decoder_guesses_from_few_answers_too() -> None:
         assert set(decode(subsets, subsets @ bits).tolist()) <= {0, 1}
 
 
-def test_reconstruction_wins_without_a_budget_and_loses_with_one(tmp_path: Path) -> None:
+SMALL = {"wards": 4, "patients": 64, "questions": 256}
+
+
+@pytest.mark.parametrize("kind", [Kind.EXACT, Kind.UNBUDGETED])
+def test_reconstruction_wins_without_a_budget(kind: Kind, tmp_path: Path) -> None:
     """Subsets are drawn by arithmetic on a column, so no patient is named (Cohen and Nissim)."""
-    size, questions, databases = 64, 256, 4
-
-    def runs(kind: Kind, times: int) -> list[dict[str, float]]:
-        return [reconstruct(kind, tmp_path / f"{kind.name}{seed}", seed, patients=size,
-                            questions=questions, linear=True) for seed in range(times)]
-
-    for kind, least in ((Kind.EXACT, 1.0), (Kind.UNBUDGETED, 0.95)):
-        (run,) = runs(kind, 1)
-        assert run["least squares"] >= least
-        assert run["linear program"] >= least
-    private = runs(Kind.DISCREET, databases)
-    assert private[0]["asked"] == questions  # the attacker could afford all of them
-    for way in ("least squares", "linear program", "correlation"):
-        assert fmean(run[way] for run in private) <= limit(0.53, size * databases)
+    run = reconstruct(kind, tmp_path / "a", 1, linear=1, **SMALL)  # type: ignore[arg-type]
+    for way in ("least squares", "linear program", "best linear"):
+        assert fmean(run.right[way]) >= (1.0 if kind is Kind.EXACT else 0.95)
 
 
-def test_correlation_guesses_best_under_much_noise() -> None:
-    """Why it is among the decoders: what it finds there is what the budget leaves to be found."""
+@pytest.mark.parametrize(("way", "patients"), [(Way.IN_TURN, 64), (Way.TOGETHER, 32),
+                                               (Way.SIGNS, 8)])
+def test_reconstruction_finds_what_theory_says_under_a_budget(
+    way: Way, patients: int, tmp_path: Path
+) -> None:
+    """The attacker can afford all questions; each decoder finds what the noise lets it find."""
+    wards = 1_200 // patients
+    run = reconstruct(Kind.DISCREET, tmp_path / "a", 1, linear=1, way=way, wards=wards,
+                      patients=patients, questions=4 * patients)
+    assert run.asked == 4 * patients
+    for decoder, theory in run.theory.items():
+        assert 0.5 < theory < (0.66 if way is Way.SIGNS else 0.58)
+        assert abs(fmean(run.right[decoder]) - theory) <= limit(0.5, patients * wards) - 0.5
+    assert run.right["linear program"][0] <= limit(0.6, patients)
+
+
+def test_one_question_about_each_patient_finds_what_epsilon_allows(tmp_path: Path) -> None:
+    """Worse than any random subset: a count of one gives the bound of a bit, and a sign more."""
+    counts, signs = (fmean(one_by_one(Kind.DISCREET, tmp_path / str(s), 1, wards=8, signs=s))
+                     for s in (False, True))
+    tries = 8 * 256
+    assert 2 * BIT_BOUND - limit(BIT_BOUND, tries) <= counts <= limit(BIT_BOUND, tries)
+    # A discrete Laplace draw of scale 1 is below 1, or equal to it and the coin is kind.
+    found = 1 - 1 / (1 + math.e) + (1 - 1 / math.e) / (1 + 1 / math.e) / math.e / 2
+    assert abs(signs - found) <= limit(found, tries) - found
+    assert found < math.e**2 / (1 + math.e**2)
+
+
+def test_a_linear_decoder_finds_what_theory_says() -> None:
     rng = np.random.default_rng(8)
-    right = {correlation: 0.0, least_squares: 0.0}
-    for _ in range(60):
-        subsets, bits = rng.integers(0, 2, (256, 128)), rng.integers(0, 2, 128)
-        answers = subsets @ bits + rng.normal(0, 20, 256)
-        for decode in right:
-            right[decode] += float(np.mean(decode(subsets, answers) == bits)) / 60
-    assert right[correlation] > right[least_squares] > 0.53
+    subsets, bits = rng.integers(0, 2, (256, 128)), rng.integers(0, 2, (128, 400))
+    answers = subsets @ bits + rng.normal(0, 20, (256, 400))
+    theory = {}
+    for weights in (least_squares_weights(subsets), correlation_weights(subsets),
+                    best_linear_weights(subsets, 20)):
+        found = np.mean(guessed(weights, subsets, answers) == bits)
+        theory[len(theory)] = expected(weights, subsets, 20)
+        assert abs(found - theory[len(theory) - 1]) < limit(0.5, 128 * 400) - 0.5
+    # Why these are among the decoders: what they find is what the budget leaves to be found.
+    assert theory[2] > theory[1] > theory[0] > 0.53
 
 
 # ---- one patient ---------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Bugs in our own code, planted one at a time in a copy of it: some quick test must notice each.
 
-    python -m tests.audits.planted [--only WORDS]
+    python -m tests.audits.planted [--only WORDS] [--at-once N]
 
 Each is a replacement of text that stands exactly once in one file, the shape of a bug that broke
 the privacy of a published system (docs/security.md names them) or that would break this one's.
@@ -51,6 +51,11 @@ SETTLING = "tests/engine/test_ledger_settling.py::"
 DURABLE = "tests/engine/test_ledger_durability.py::"
 WEIGHED = "tests/engine/test_averaging.py::test_one_patient_weighs_no_more_than_stated"
 SPLIT = "tests/engine/test_split.py::"
+RECORD = "tests/engine/test_record.py::"
+DIVIDED = RECORD + "test_a_divided_epsilon_replays_on_neighbours"
+CHOSEN = RECORD + "test_chosen_bounds_and_races_replay_on_neighbours"
+SERIES = RECORD + "test_a_series_that_is_paid_replays_on_neighbours"
+HISTORY = "tests/engine/test_history.py::"
 WEIGHTS = "tests/engine/test_averaging.py::test_every_choice_costs_what_was_charged"
 
 
@@ -111,6 +116,18 @@ PLANTED = (
     Planted("a kept column charged to nobody and divided again", "planner/split.py",
             "due = split.columns.keys() - kept", "due = split.columns.keys() & {*kept}",
             (SPLIT + "test_the_price_is_what_was_asked_and_again_is_free",)),
+    Planted("a column's finest noise from its exact numbers", "engine/split.py",
+            "            ladder = ladder_of(split, column)\n",
+            "            ladder = ladder_of(split, replace(\n"
+            "                column, scale=column.scale * (1 + sum(values.values()) % 8)))\n",
+            (DIVIDED,)),
+    Planted("columns without rows take no part in a division", "engine/split.py",
+            "            if column.mechanism is Mechanism.EXACT:\n                done[column.key]",
+            "            if column.mechanism is Mechanism.EXACT or not sum(values.values()) % 3:\n"
+            "                done[column.key]", (DIVIDED,)),
+    Planted("keys of a divided question shown by their exact count", "engine/split.py",
+            "choose_keys(release, exact, randomness)", "choose_keys(release, exact, None)",
+            (DIVIDED,)),
     # ---- how far a patient moves a number
     Planted("sensitivity halved", "planner/bounding.py",
             "        total = self.rows * largest\n",
@@ -157,6 +174,30 @@ PLANTED = (
             "            return largest, largest**2\n", (RACE,)),
     Planted("a race whose truncations truncate nothing", "planner/bounded_sql.py",
             'kept = _shared("p", "n", grid.largest * 2**j)', 'kept = "p"', (RACE,)),
+    Planted("the smallest group's clip taken for all groups", "planner/truncation.py",
+            "limited_to(entry.measure, max(clips))", "limited_to(entry.measure, min(clips))",
+            ("tests/engine/test_adaptive.py::"
+             "test_a_group_with_small_values_has_the_noise_of_small_values",)),
+    Planted("a total that is clipped where its group's unit is not", "planner/bounded_sql.py",
+            'THEN {2**shift}"', 'THEN {2**max(shift - 1, 0)}"',
+            ("tests/engine/test_adaptive.py::test_each_group_is_clipped_where_its_own_clip_says",)),
+    Planted("a clip of totals from a raw histogram", "engine/releases.py",
+            "                fresh = add_noise(column, keys, values, noise)\n",
+            "                raw = {r.pilot.totals.release.source for r in plan.releases\n"
+            "                       if r.pilot is not None and r.pilot.totals is not None}\n"
+            "                own = None if release.bounded.release.source in raw else noise\n"
+            "                fresh = add_noise(column, keys, values, own)\n", (CHOSEN,)),
+    Planted("a race without its fines", "engine/winner.py",
+            "2**j * (n * released.step - fine)", "2**j * (n * released.step - 0 * fine)",
+            ("tests/engine/test_race.py::test_the_interval_of_a_race_holds_whatever_the_tail",)),
+    Planted("a race decided by exact numbers", "engine/releases.py",
+            "                fresh = add_noise(column, keys, values, noise)\n",
+            "                fresh = add_noise(column, keys, values, noise)\n"
+            "                if column.bounded.is_race:\n"
+            "                    fresh = add_noise(column, keys, values, None)\n", (CHOSEN,)),
+    Planted("a cap that is stated and not kept to", "planner/bounded_sql.py",
+            "        if cap is not None:\n            weights.append(",
+            "        if cap is not None and cap < 0:\n            weights.append(", (WEIGHED,)),
     Planted("stored integers are never clamped to narrower bounds", "planner/grid.py",
             "ends = None if low <= proven[0] else low, None if proven[1] <= high else high",
             "ends = None, None",
@@ -265,6 +306,11 @@ PLANTED = (
             "or isinstance(fresh, Combined) or not", "or not",
             ("tests/engine/test_history.py::"
              "test_a_mean_is_combined_with_nothing_but_fresh_noise",)),
+    Planted("an earlier answer about other data makes this one more exact",
+            "engine/answers.py",
+            '            .where(answers.data_version == bindparam("data_version"))\n',
+            '            .where(answers.data_version != bindparam("data_version") + "?")\n',
+            (HISTORY + "test_an_answer_about_other_data_is_never_combined",)),
     # ---- prices
     Planted("several Gaussian columns at the multiplier of one", "planner/price.py",
             "return _root(Fraction(multiplier(budget)) ** 2 * budget.columns / weight)",
@@ -359,6 +405,13 @@ PLANTED = (
             "            session.flush(commit)\n            self._tell_witness(row[0], row[-1])\n",
             "            self._tell_witness(row[0], row[-1])\n",
             (DURABLE + "test_nothing_is_acknowledged_before_its_bytes_are_on_disk",)),
+    Planted("a flush that flushes nothing", "engine/ledger_log.py",
+            "                flush_file(self._file)\n                self.check_name()\n",
+            "                self.check_name()\n",
+            (DURABLE + "test_nothing_is_acknowledged_before_its_bytes_are_on_disk",)),
+    Planted("a folder's new ledger that a power cut takes away", "engine/ledger_log.py",
+            "        flush_folder(path.parent)\n", "        path.parent.exists()\n",
+            (DURABLE + "test_a_log_has_its_name_on_disk_before_anything_is_acknowledged",)),
     Planted("a flush taken for one that began too early", "engine/ledger_log.py",
             "            if commit <= self._flushed:\n",
             "            if commit <= self._flushed + 1:\n",
@@ -453,6 +506,19 @@ PLANTED = (
             "        for number, factor in recipe.parts\n    )\n\n\ndef view_of",
             "        for number, factor in recipe.parts[:1]\n    )\n\n\ndef view_of",
             (BATCHES + "test_a_sum_made_of_an_average_has_the_noise_it_says",)),
+    Planted("two marginals of one family paid as one", "planner/price.py",
+            "                paid.setdefault(own + column.key, _fact(column, adapts, terms))\n",
+            "                paid.setdefault(own + str(column.l1), _fact(column, adapts, terms))\n",
+            (BATCHES + "test_every_noised_column_is_paid_for",)),
+    Planted("half of the price of the marginals of a batch", "planner/workload.py",
+            "    plan = priced_by_shares(releases, best.shares, terms, order)\n",
+            "    doubled = replace(terms, epsilon=2 * terms.epsilon)\n"
+            "    plan = priced_by_shares(releases, best.shares, doubled, order)\n",
+            (BATCHES + "test_a_dashboard_is_one_charge_of_what_was_asked_and_then_free",)),
+    Planted("shares of a batch that add up to more than one", "planner/workload.py",
+            "    return {name: Fraction(count, parts) for name, count in found.items()}\n",
+            "    return {name: Fraction(2 * count, parts) for name, count in found.items()}\n",
+            (BATCHES + "test_a_dashboard_is_one_charge_of_what_was_asked_and_then_free",)),
     # ---- training
     Planted("a gradient clipped by row, not by patient", "models/clipping.py",
             "KEPT / (safe + SOFTENING) if", "KEPT + 0 * safe if",
@@ -576,9 +642,9 @@ def baseline(chosen: Iterable[Planted]) -> str | None:
     return None
 
 
-def all_tried(chosen: Iterable[Planted]) -> Iterator[Outcome]:
+def all_tried(chosen: Iterable[Planted], at_once: int) -> Iterator[Outcome]:
     """Try bugs, a few at a time, in their order."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         yield from pool.map(tried, chosen)
 
 
@@ -587,6 +653,7 @@ def main() -> int:
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", default="", help="the bugs whose names hold these words")
     options.add_argument("--no-baseline", action="store_true", help="skip the code as it is")
+    options.add_argument("--at-once", type=int, default=AT_ONCE, help="bugs tried side by side")
     asked = options.parse_args()
     chosen = [p for p in PLANTED if asked.only in p.name]
     wrong = None if asked.no_baseline else baseline(chosen)
@@ -594,7 +661,7 @@ def main() -> int:
         print(f"the code as it is fails its own tests:\n{wrong}")
         return 1
     survivors = []
-    for outcome in all_tried(chosen):
+    for outcome in all_tried(chosen, asked.at_once):
         if not outcome.caught:
             survivors.append(outcome)
         print(f"{'caught' if outcome.caught else 'SURVIVED':10}{outcome.planted.name:58}"

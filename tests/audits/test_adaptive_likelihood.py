@@ -25,7 +25,7 @@ from planner.pilot import Bounds
 from planner.price import Mechanism, NoisePlan, Priced, PricedRelease, adapted
 from tests.engine.replay import Run, replayed
 
-QUICK, LONG = 1_500, 20_000
+QUICK, LONG = 1_500, 100_000
 BESIDE = 1e9  # the score of bounds that only one side could have chosen
 QUESTIONS = ("SELECT SUM(cost) FROM visits",
              "SELECT department, SUM(los) FROM visits GROUP BY department")

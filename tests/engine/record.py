@@ -8,7 +8,7 @@ the recorded one: by then it is public. Then
 
 - the order of primitives, everything public about them and every statement must be the same, for
   a difference would be control flow that depends on a row;
-- the exact integers must lie within the stated sensitivity;
+- the exact integers must lie within the stated sensitivity, and noise must be added to them;
 - the whole result, rows and all, must be the same, because nothing of D' but the primitives'
   inputs may reach it.
 """
@@ -28,6 +28,7 @@ import pytest
 import engine.accuracy
 import engine.execution
 import engine.releases
+import engine.split
 import models.class_weights
 import models.descent
 import models.evaluation
@@ -36,9 +37,11 @@ import models.importance
 import models.statistics
 from engine import Engine, Refused
 from planner.bounded_sql import SELECTION
+from planner.price import Mechanism
 from tests.engine.replay import flat
 
 Vector = dict[tuple[Any, ...], float]
+ROADS = (engine.releases, engine.accuracy, engine.split)  # each adds noise and chooses keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ def differences(one: Recording, two: Recording) -> Iterator[str]:
     if len(one.primitives) != len(two.primitives):
         yield f"{len(one.primitives)} primitives, replayed {len(two.primitives)}"
     for place, (a, b) in enumerate(zip(one.primitives, two.primitives, strict=False)):
+        if a.public[-1] is True:
+            yield f"primitive {place} was released without noise: {a.public}"
         if a.public != b.public:
             yield f"primitive {place}: {a.public} became {b.public}"
         apart = [abs(a.given.get(k, 0) - b.given.get(k, 0)) for k in a.given.keys() | b.given]
@@ -157,10 +162,9 @@ def _watched(found: Recording, like: Recording | None) -> Iterator[None]:
         return outcome
 
     places = {
-        (engine.releases, "add_noise"): _noise(met), (engine.accuracy, "add_noise"): _noise(met),
-        (engine.releases, "choose_keys"): _choice(met),
-        (engine.accuracy, "choose_keys"): _choice(met),
-        (engine.accuracy, "_draw"): _levels(met),
+        **{(module, "add_noise"): _noise(met) for module in ROADS},
+        **{(module, "choose_keys"): _choice(met) for module in ROADS},
+        (engine.accuracy, "_draw"): _levels(met), (engine.split, "draw"): _levels(met),
         (models.descent, "noised"): _step(met),
         (models.importance, "noised"): _step(met, "means"),
         (models.importance, "gaussian"): _counted("importance", "cells", met),
@@ -190,7 +194,8 @@ def _noise(met: Any) -> Any:
     def wrap(true: Any) -> Any:
         def add_noise(column: Any, keys: Any, exact: Any, randomness: Any) -> Any:
             inside = {key: exact[key] for key in keys if key in exact}
-            public = ("noise", *_facts(column), keys, randomness is None)
+            plain = randomness is None and column.mechanism is not Mechanism.EXACT
+            public = ("noise", *_facts(column), keys, plain)
             return met(public, column.l1, column.l2_squared, flat(column, inside),
                        lambda: true(column, keys, exact, randomness))
 
@@ -213,14 +218,15 @@ def _choice(met: Any) -> Any:
 
 
 def _levels(met: Any) -> Any:
-    """Accuracy targets: one draw at many levels; all columns of a question are one primitive."""
+    """Accuracy targets and divided questions: each column is drawn at many levels at once."""
 
     def wrap(true: Any) -> Any:
-        def draw(plan: Any, known: Any, reader: Any, levels: int, randomness: Any) -> Any:
-            drawn = true(plan, known, reader, levels, randomness)
+        def draw(*given_to: Any) -> Any:
+            drawn = true(*given_to)
             for key, cells in drawn.cells.items():
                 given = dict(zip(cells.keys, cells.exact, strict=True))
-                out = met(("levels", *_facts(cells.column), cells.scales, cells.keys),
+                scales = cells.ladder.scales if hasattr(cells, "ladder") else cells.scales
+                out = met(("levels", *_facts(cells.column), scales, cells.keys),
                           cells.column.l1, cells.column.l2_squared, given, lambda c=cells: c)
                 drawn = replace(drawn, cells={**drawn.cells, key: out})
             return drawn

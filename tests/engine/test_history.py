@@ -154,6 +154,21 @@ def test_a_pilot_is_never_combined(policy: Path) -> None:
         assert settings.kept
 
 
+def test_an_answer_about_other_data_is_never_combined(policy: Path) -> None:
+    """New data, new numbers: what is out about the old ones must not pull the new answer."""
+    with Engine.open(policy) as opened:
+        opened.query(COUNTS, epsilon=0.5)
+        with duckdb.connect(str(policy.parent / "people.duckdb")) as c:
+            c.execute("INSERT INTO people SELECT 1000000 + i, 'F', 'c0', 1 FROM range(50000) t(i)")
+        opened.refresh()
+        found = opened.query(COUNTS, epsilon=0.6)
+        alone = laplace.quantile(laplace.scale_for(1, Fraction(6, 10)), 0.95)
+        assert found.cost.epsilon == pytest.approx(0.6)
+        for (sex, n), (_, (low, high)) in zip(found.rows, found.intervals, strict=True):
+            assert (high - low) / 2 == pytest.approx(alone)
+            assert abs(n - (50_300 if sex == "F" else 600)) < 20 * alone
+
+
 def test_a_choice_of_keys_is_combined_beside_itself_only(policy: Path) -> None:
     sql = "SELECT city, COUNT(*) FROM people GROUP BY city"
     with Engine.open(policy) as engine:

@@ -148,6 +148,25 @@ def test_nothing_is_acknowledged_before_its_bytes_are_on_disk(
         assert charges_in(disk[state], tmp_path / f"cut{state}") >= seq
 
 
+def test_a_log_has_its_name_on_disk_before_anything_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes of a file whose folder's entry a power cut takes away are lost as well."""
+    home, named = tmp_path / "home", set[str]()
+    home.mkdir()
+    flush_folder = ledger_log.flush_folder
+
+    def flush(folder: Path) -> None:
+        begun = {path.name for path in folder.iterdir()}
+        flush_folder(folder)
+        named.update(begun)
+
+    monkeypatch.setattr(ledger_log, "flush_folder", flush)
+    with Ledger.open(home / "x", AMPLE, DELTA) as ledger:
+        charge(ledger)
+        assert {"x", "x-wal"} <= named
+
+
 def test_the_lock_is_free_while_the_disk_is_waited_for_and_threads_share_a_flush(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

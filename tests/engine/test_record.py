@@ -13,9 +13,10 @@ import pytest
 import engine.accuracy
 import engine.releases
 import models.linear
-from engine import Engine
+from engine import Engine, OverBudget
+from engine.clinic import clinic_policy
 from mechanisms.randomness import Randomness
-from tests.engine.record import asked, differences, trained
+from tests.engine.record import asked, differences, record, trained
 from tests.engine.replay import Case, read_cases
 
 CASES = read_cases("accepted")
@@ -50,6 +51,96 @@ def test_an_accuracy_target_replays_on_neighbours(
     for name in STRANGERS:
         two = asked(clinics[name], sql, one, error=error, epsilon=2)
         assert list(differences(one, two)) == [], name
+
+
+DIVIDED = (
+    "SELECT COUNT(*), SUM(cost), AVG(los) FROM visits",
+    "SELECT department, COUNT(*), AVG(cost) FROM visits GROUP BY department",
+    "SELECT diagnosis, COUNT(*), SUM(los) FROM visits GROUP BY diagnosis",
+    "SELECT COUNT(DISTINCT patient_id), SUM(los) FILTER (WHERE readmitted) FROM visits",
+    "SELECT test, COUNT(*), STDDEV(value) FROM labs JOIN visits USING (visit_id) GROUP BY test",
+)
+
+
+@pytest.mark.parametrize("sql", DIVIDED)
+def test_a_divided_epsilon_replays_on_neighbours(sql: str, clinics: dict[str, Engine]) -> None:
+    """How it is divided is a function of released levels: with those frozen it is the same."""
+    settings: dict[str, Any] = {"split": "auto", "epsilon": 2, "delta": 1e-6}
+    one = asked(clinics["base"], sql, **settings)
+    assert {p.public[0] for p in one.primitives} - {"keys"} == {"levels"}
+    for name in STRANGERS:
+        assert list(differences(one, asked(clinics[name], sql, one, **settings))) == [], name
+
+
+@pytest.mark.parametrize(("sql", "bounds"), [
+    ("SELECT SUM(cost) FROM visits", "race"),
+    ("SELECT department, SUM(cost), SUM(los) FROM visits GROUP BY department", "race"),
+    ("SELECT diagnosis, SUM(cost) FROM visits GROUP BY diagnosis", "race"),
+    ("SELECT SUM(cost) FROM visits", "auto"),
+    ("SELECT department, SUM(cost), SUM(los) FROM visits GROUP BY department", "auto"),
+    ("SELECT department, AVG(cost), AVG(los) FROM visits GROUP BY department", "auto"),
+    ("SELECT COUNT(*), SUM(cost) FROM visits", "auto"),
+])
+def test_chosen_bounds_and_races_replay_on_neighbours(
+    sql: str, bounds: str, clinics: dict[str, Engine]
+) -> None:
+    settings: dict[str, Any] = {"bounds": bounds, "epsilon": 2, "delta": 1e-6}
+    one = asked(clinics["base"], sql, **settings)
+    assert one.primitives
+    for name in STRANGERS:
+        assert list(differences(one, asked(clinics[name], sql, one, **settings))) == [], name
+
+
+SERIES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("SELECT department, COUNT(*) FROM visits GROUP BY department", {"epsilon": 0.2}),
+    ("SELECT department, COUNT(*) FROM visits GROUP BY department", {"epsilon": 0.3}),  # combined
+    ("SELECT COUNT(*) AS n, department FROM visits GROUP BY 2", {"epsilon": 0.3}),  # kept
+    ("SELECT SUM(cost) FROM visits", {"epsilon": 0.2, "bounds": "auto"}),
+    ("SELECT SUM(cost) FROM visits", {"epsilon": 0.4, "bounds": "auto"}),  # by the first pilot
+    ("SELECT COUNT(*), SUM(los) FROM visits", {"epsilon": 0.3, "split": "auto"}),
+    ("SELECT COUNT(*), SUM(los) FROM visits", {"epsilon": 0.3, "split": "auto"}),  # kept
+    ("SELECT COUNT(*) FROM visits", {"epsilon": 1, "error": "30%"}),
+    ("SELECT diagnosis, COUNT(*) FROM visits GROUP BY diagnosis", {"epsilon": 0.2}),
+    ("SELECT diagnosis, COUNT(*) FROM visits GROUP BY diagnosis", {"epsilon": 0.3}),
+    ("SELECT SUM(cost) FROM visits", {"epsilon": 9}),  # more than is left
+)
+
+
+def test_a_series_that_is_paid_replays_on_neighbours(
+    clinics: dict[str, Engine], tmp_path: Path
+) -> None:
+    """With a ledger: what is kept, combined, charged and refused follows from what is released.
+
+    One secret for all, so that the same rows of everybody else count.
+    """
+
+    def series(name: str) -> Any:
+        home = tmp_path / name.replace(" ", "_")
+        home.mkdir()
+        source = clinics[name].policy.database_path()
+        assert isinstance(source, Path)
+        (home / "clinic.duckdb").write_bytes(source.read_bytes())
+        secret = home / "clinic.ledger.sqlite.secret"
+        secret.write_bytes(bytes(range(32)))
+        secret.chmod(0o600)
+        text = clinic_policy(home / "clinic.duckdb", epsilon=4.0)
+        (home / "clinic.yaml").write_text(text)
+        with Engine.open(home / "clinic.yaml") as opened:
+            told = []
+            for sql, settings in SERIES:
+                try:
+                    found = opened.query(sql, **settings)
+                except OverBudget as refusal:
+                    told.append(str(refusal))
+                    continue
+                told.append((repr(found.rows), repr(found.intervals), found.cost, found.cached,
+                             str(found.plan), str(opened.budget())))
+            return told
+
+    one = record(lambda: series("base"))
+    assert [told[3] for told in one.result[:-1]].count(True) == 2
+    for name in STRANGERS:
+        assert list(differences(one, record(lambda n=name: series(n), one))) == [], name
 
 
 # ---- training ------------------------------------------------------------------------------
