@@ -121,7 +121,7 @@ def sample(sigma: float, size: int, randomness: Randomness) -> Int64s:
     """
     check_sigma(sigma)
     if not 0 <= size <= DRAWS_MAX:
-        raise ValueError(f"the number of draws must lie from 0 to 2**48, got {size!r}")
+        raise ValueError(f"draws cannot be negative, nor more than 2**48, got {size!r}")
     drawn = np.empty(size, dtype=np.int64)
     done = 0
     while done < size:
