@@ -480,11 +480,14 @@ def _unit_sigma(budget: Terms, weight: Fraction) -> float:
 def _any_part(budget: Terms, weight: Fraction) -> tuple[int, float]:
     """Return a part of a joint Gaussian that costs at least that of `_sigma` for every l2.
 
-    Its l2^2 / sigma^2 is 1 / unit^2, which is what theirs are at most. On the normal curve theirs
-    are at most 1 / unit^2 after smoothing; this one's are there a little more, less than 2**-60
-    of it: it stands for the finest grid that sigmas have.
+    Its l2^2 / sigma^2 is 1 / unit^2, which is what theirs are at most. With rho, sigma = unit l2:
+    the curve, where it says less, says most for l2 = 1. On the curve theirs are at most
+    1 / unit^2 after smoothing; this one's are a little more, by less than 2**-60 of it, for it
+    stands for about the finest grid that sigmas have.
     """
     unit = _unit_sigma(budget, weight)
+    if not budget.curve:
+        return 1, unit
     finer = 2.0 ** max(0, min(36, 37 - ceil(log2(unit))))
     return int(finer) ** 2, unit * finer
 
