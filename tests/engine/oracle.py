@@ -36,8 +36,8 @@ MACROS = tuple(
     )
 )
 
-# What DuckDB may say where SQL's answer and the engine's part: place -> test.
-Loose = dict[int, Callable[[object], bool]]
+# Where SQL's answer and the engine's may part: place -> test of the engine's and DuckDB's answer.
+Loose = dict[int, Callable[[Any, Any], bool]]
 Row = tuple[Any, ...]
 
 
@@ -127,7 +127,7 @@ def _plainly(row: Row) -> Row:
 
 def _alike(found: Row, wanted: Row, measured: list[bool], loose: Loose) -> bool:
     return all(
-        _same(f, w) or (noisy and w is None and not f) or (place in loose and loose[place](w))
+        _same(f, w) or (noisy and w is None and not f) or (place in loose and loose[place](f, w))
         for place, (f, w, noisy) in enumerate(zip(found, wanted, measured, strict=True))
     )
 
@@ -177,12 +177,20 @@ def _loose(sql: str) -> Loose:
     found: Loose = {}
     for place, shown in enumerate(tree.selects):
         if shown.find(exp.Mode):
-            found[place] = lambda wanted: True
+            found[place] = lambda found, wanted: True
         elif shown.find(exp.VariancePop, exp.StddevPop, exp.CovarPop):
-            found[place] = lambda wanted: wanted == 0
+            found[place] = lambda found, wanted: wanted == 0
+        elif shown.find(exp.Stddev, exp.StddevSamp):
+            found[place] = _same_spread
         elif shown.find(exp.Corr, exp.RegrSlope):
-            found[place] = lambda wanted: wanted is None or math.isnan(wanted)  # type: ignore[arg-type]
+            found[place] = lambda found, wanted: wanted is None or math.isnan(wanted) or (
+                found is None and wanted == 0)  # of equal numbers, rounded
     return found
+
+
+def _same_spread(found: Any, wanted: Any) -> bool:
+    """Compare variances: the root of one that is rounded to 1e-16 instead of 0 is 1e-8."""
+    return None not in (found, wanted) and math.isclose(found**2, wanted**2, abs_tol=1e-9)
 
 
 __all__ = ["MACROS", "differences", "plainly"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine import Engine, Refused
@@ -42,6 +42,7 @@ def test_a_case_equals_plain_duckdb(case: Case, base: Engine, plain: Any) -> Non
 
 
 @settings(max_examples=100)
+@example(44564)  # a spread of equal numbers, rounded
 @given(st.integers(0, 2**32))
 def test_a_random_question_equals_plain_duckdb_or_is_refused(
     base: Engine, plain: Any, seed: int
