@@ -121,7 +121,7 @@ def multiplier_for(epsilon: Fraction, delta: Fraction) -> float:
         middle = round_down_dyadic(shift / 2 - least / shift, 96)
         slope = exp_bounds(-middle * middle / 2)[0] * Fraction(2, 5)
         step = _log_gap(wanted, found) * found / slope
-        shift = max(shift / 2, round_down_dyadic(shift + step, 160))
+        shift = min(2 * shift, max(shift / 2, round_down_dyadic(shift + step, 160)))
         if abs(step) < shift / 2**72:
             break
     if not allowed > 1 / Fraction(by_order):
@@ -148,12 +148,17 @@ def _least_epsilon(shift: Fraction, parts: int, delta: Fraction, start: Fraction
         found = delta_above(shift, epsilon)
         if found <= wanted:
             least = min(least, epsilon)
+        elif epsilon == start:
+            break  # the smoothing costs more here than the curve gains
         far = _tail_below(shift / 2 + epsilon / shift)
         slope = exp_bounds(epsilon)[0] * far
         if not (slope > 0 and found > 0):
             break
         step = _log_gap(wanted, found) * found / slope
-        epsilon = max(epsilon / 2, round_up_dyadic(epsilon - step, 96))
+        # Where the curve is flat a step may lead past what is known to be enough.
+        beyond = epsilon - step > least
+        tried = (epsilon + least) / 2 if beyond else max(epsilon / 2, epsilon - step)
+        epsilon = round_up_dyadic(tried, 96)
         if abs(step) < Fraction(1, 2**88):
             break
     return min(start, round_up_dyadic(least + 4 * bend))

@@ -238,6 +238,22 @@ def test_where_the_curve_says_nothing_rho_does() -> None:
     assert curve.epsilon_of(((1, 2.0**38),), delta) < Fraction(1, 10**9)
 
 
+@pytest.mark.parametrize("sigma", [2.0 + 2.0**-40, 2.01, 2.1, 2.5, 4.0, 10.0])
+@pytest.mark.parametrize("l2_squared", [1, 100, 2**20, 2**60])
+@pytest.mark.parametrize("delta", ["0.9", "1e-3", "1e-12", "1e-60"])
+def test_hardly_any_noise_has_a_price_too(sigma: float, l2_squared: int, delta: str) -> None:
+    """The curve is flat there, and the smoothing may leave hardly any noise."""
+    parts, d = ((l2_squared, sigma),), Fraction(delta)
+    assert 0 <= curve.epsilon_of(parts, d) <= gaussian.epsilon_for(gaussian.rho(parts), d)
+
+
+@pytest.mark.parametrize("epsilon", ["1e-9", "1e-5", "40", "64", "65", "1000"])
+@pytest.mark.parametrize("delta", ["0.9", "1e-2", "1e-12", "1e-45", "1e-60"])
+def test_every_budget_has_a_multiplier(epsilon: str, delta: str) -> None:
+    e, d = Fraction(epsilon), Fraction(delta)
+    assert 0 < curve.multiplier_for(e, d) <= gaussian.multiplier_for(e, d)
+
+
 GOLDEN = {
     ("1", "1e-5"): 3.730632,
     ("0.1", "1e-9"): 50.209818,
