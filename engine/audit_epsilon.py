@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from mechanisms import gaussian, laplace
+from mechanisms import curve, gaussian, laplace
 from mechanisms.randomness import Randomness
 from planner.price import Mechanism, Priced
 
@@ -60,7 +60,7 @@ def proven_epsilon(
         drawn = [laplace.sample(column.scale, draws, randomness) for _ in range(2)]
     else:
         apart = math.isqrt(column.l2_squared)
-        charged = gaussian.epsilon_for(gaussian.rho(((column.l2_squared, column.scale),)), delta)
+        charged = curve.epsilon_of(((column.l2_squared, column.scale),), delta)
         allowed = float(delta)
         drawn = [gaussian.sample(column.scale, draws, randomness) for _ in range(2)]
     ours = np.asarray(drawn[0], dtype=np.float64)

@@ -34,6 +34,8 @@ _ACCEPT_MARGIN = 2.0**-40
 # sigma above which tails come from the continuous law (see `_tail_above`).
 _SUMMED_SIGMA = 128
 _FIXED = 384
+# No memory holds more numbers, and `curve` proves its bound for no more of them.
+DRAWS_MAX = 2**48
 # The least tail probability that quantiles and thresholds are computed for.
 TAIL_MIN = Fraction(1, 2**160)
 
@@ -118,8 +120,8 @@ def sample(sigma: float, size: int, randomness: Randomness) -> Int64s:
     U are drawn and certified arithmetic decides.
     """
     check_sigma(sigma)
-    if not size >= 0:
-        raise ValueError(f"the number of draws cannot be negative, got {size!r}")
+    if not 0 <= size <= DRAWS_MAX:
+        raise ValueError(f"draws cannot be negative, nor more than 2**48, got {size!r}")
     drawn = np.empty(size, dtype=np.int64)
     done = 0
     while done < size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mechanisms import gaussian, laplace, sampled
+from mechanisms import curve, gaussian, laplace, sampled
 from mechanisms.event import (
     Event,
     ExponentialEvent,
@@ -62,7 +62,7 @@ def price(event: Event, order: Fraction) -> ExactPrice:
             return ExactPrice(epsilon, _ZERO, laplace.rdp(l1, scale, order), _ZERO)
         case GaussianEvent(parts, delta):
             rho = gaussian.rho(parts)
-            return ExactPrice(gaussian.epsilon_for(rho, delta), delta, order * rho, delta)
+            return ExactPrice(curve.epsilon_of(parts, delta), delta, order * rho, delta)
         case ThresholdEvent(delta):
             return ExactPrice(_ZERO, delta, _ZERO, _ZERO)
         case PureEvent(epsilon):

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
-from math import floor, isfinite, log2, prod, sqrt
+from math import ceil, floor, isfinite, log2, prod, sqrt
 from types import MappingProxyType
 
-from mechanisms import gaussian, laplace, threshold
+from mechanisms import curve, gaussian, laplace, threshold
 from mechanisms.combined import NO_NOISE, CombinedNoise
 from mechanisms.event import Event, GaussianEvent, LaplaceEvent, PureEvent, ThresholdEvent
 from mechanisms.loss import PrivacyLoss
@@ -130,7 +130,8 @@ class PricedRelease:
 class Terms:
     """How one question's epsilon and delta are shared among its noised columns.
 
-    `columns` is how many columns like this one the budget would last for.
+    `columns` is how many columns like this one the budget would last for. `curve` tells by which
+    of its two bounds Gaussian noise is scaled: the normal curve (mechanisms/curve.py), or rho.
     """
 
     epsilon: Fraction
@@ -138,6 +139,7 @@ class Terms:
     delta: Fraction  # for Gaussian noise
     tail: Fraction  # for each partition selection
     mechanism: Mechanism = Mechanism.LAPLACE
+    curve: bool = False
 
     @property
     def share(self) -> Fraction:
@@ -203,7 +205,7 @@ def price(
     budget = Terms(epsilon * (1 - first), max(len(wanted), 1),
                    delta / 2 if selections else delta, tail)
     if not laplace_only:
-        budget = replace(budget, mechanism=_better([m for _, _, m in wanted], budget))
+        budget = _better([m for _, _, m in wanted], budget)
     asked_first = _price_pilots(pilots, epsilon * first)
     releases = tuple(
         entry for r in bounded for entry in (
@@ -221,8 +223,8 @@ def priced_by_shares(
     """Price releases whose columns get unequal shares, by the keys of `answer_keys`.
 
     Guarantee: as for `price`. A column with share s costs at most s of the epsilon (Laplace) or
-    of the joint Gaussian's rho, equal keys are one column, and the shares add up to at most 1.
-    Raises ValueError where they do not.
+    of the joint Gaussian's squared shift, equal keys are one column, and the shares add up to at
+    most 1. Raises ValueError where they do not.
     """
     if not (sum(shares.values()) <= 1 and all(share > 0 for share in shares.values())):
         raise ValueError(f"shares must be above 0 and add up to at most 1, got {shares!r}")
@@ -258,7 +260,7 @@ def adapted(
     Guarantee: depends on public facts and released answers only. Every column of the result
     costs at most what the plan charges for the columns of a release with a pilot: each Laplace
     column is DP at its weight's share of the epsilon by laplace.scale_for, and each Gaussian one
-    has at most the rho of its event (_sigma), whatever its bounds. The weights are public.
+    costs at most the part of its event (_any_part), whatever its bounds. The weights are public.
     """
     pilot = release.pilot
     if pilot is None:
@@ -344,22 +346,46 @@ def largest_of(measure: Measure) -> float:
     return max(abs(low - measure.center), abs(high - measure.center))
 
 
-def _better(measures: list[BoundedMeasure], budget: Terms) -> Mechanism:
+def _better(measures: list[BoundedMeasure], budget: Terms) -> Terms:
     """Compare the two noises by the geometric mean of their deviations over all columns."""
     if not budget.delta > 0 or not measures:
-        return Mechanism.LAPLACE
-    whole = multiplier(budget)
+        return budget
+    smooth = gaussian_terms(measures, budget)
     ratio = prod(
-        (sqrt(2) * l1 * float(1 / budget.share))
-        / (whole * sqrt(budget.columns) * sqrt(l2_squared))
-        for l1, l2_squared in (m.strategy.sensitivity(m.measure, 1) for m in measures)
+        sqrt(2) * l1 * float(1 / budget.share) / sqrt(_variance(l2_squared, measure, smooth))
+        for measure, (l1, l2_squared) in (
+            (m, m.strategy.sensitivity(m.measure, 1)) for m in measures
+        )
     ) ** (1 / len(measures))
-    return Mechanism.GAUSSIAN if ratio > 1 else Mechanism.LAPLACE
+    return smooth if ratio > 1 else budget
+
+
+def gaussian_terms(measures: list[BoundedMeasure], budget: Terms) -> Terms:
+    """Return terms with Gaussian noise, by the bound that needs less of it over all columns."""
+    by_curve, by_rho = (
+        replace(budget, mechanism=Mechanism.GAUSSIAN, curve=curved) for curved in (True, False)
+    )
+    ratio = prod(
+        _variance(l2_squared, measure, by_curve) / _variance(l2_squared, measure, by_rho)
+        for measure, l2_squared in (
+            (m, m.strategy.sensitivity(m.measure, 1)[1]) for m in measures if not is_constant(m)
+        )
+    )
+    return by_curve if ratio < 1 else by_rho
+
+
+def _variance(l2_squared: int, bounded: BoundedMeasure, budget: Terms) -> float:
+    """Predict the variance of a column of Gaussian noise that one unit moves by this."""
+    # Sums and parts of a row are on fine grids, on which the curve's smoothing is nothing.
+    fine = bounded.measure.aggregate is Aggregate.SUM or bounded.strategy.caps
+    added = curve.SMOOTHING if budget.curve and not fine else 0
+    return multiplier(budget) ** 2 * float(budget.columns) * l2_squared + added
 
 
 def multiplier(budget: Terms) -> float:
     """Return the sigma of a Gaussian release of the whole budget that one unit moves by 1."""
-    return gaussian.multiplier_for(budget.epsilon, budget.delta)
+    scaled = curve.multiplier_for if budget.curve else gaussian.multiplier_for
+    return scaled(budget.epsilon, budget.delta)
 
 
 def _price_piloted(
@@ -436,18 +462,34 @@ def _price_measure(
 
 
 def _sigma(l2_squared: int, budget: Terms, weight: Fraction) -> float:
-    """Return the smallest sigma whose share of the joint Gaussian's rho is one column's.
+    """Return the smallest sigma that leaves the other columns of a joint Gaussian their part.
 
-    sigma^2 >= unit^2 * l2^2 and unit^2 >= multiplier^2 * columns / weight, each rounded up: each
-    column then has at most rho = 1 / (2 unit^2), and all of them 1 / (2 multiplier^2), for their
-    weights add up to the number of columns.
+    sigma^2 >= unit^2 * l2^2 (+ SMOOTHING) and unit^2 >= multiplier^2 * columns / weight, each
+    rounded up: the l2^2 / sigma^2, or l2^2 / (sigma^2 - SMOOTHING) on the normal curve, of all
+    columns are together at most 1 / multiplier^2, for their weights add up to their number.
     """
-    return _root(Fraction(_unit_sigma(budget, weight)) ** 2 * l2_squared)
+    added = curve.SMOOTHING if budget.curve else 0
+    return _root(Fraction(_unit_sigma(budget, weight)) ** 2 * l2_squared + added)
 
 
 def _unit_sigma(budget: Terms, weight: Fraction) -> float:
-    """Return the sigma of a column that one unit moves by 1."""
+    """Return the sigma of a column that one unit moves by 1, without smoothing."""
     return _root(Fraction(multiplier(budget)) ** 2 * budget.columns / weight)
+
+
+def _any_part(budget: Terms, weight: Fraction) -> tuple[int, float]:
+    """Return a part of a joint Gaussian that costs at least that of `_sigma` for every l2.
+
+    Its l2^2 / sigma^2 is 1 / unit^2, which is what theirs are at most. With rho, sigma = unit l2:
+    the curve, where it says less, says most for l2 = 1. On the curve theirs are at most
+    1 / unit^2 after smoothing; this one's are a little more, by less than 2**-60 of it, for it
+    stands for about the finest grid that sigmas have.
+    """
+    unit = _unit_sigma(budget, weight)
+    if not budget.curve:
+        return 1, unit
+    finer = 2.0 ** max(0, min(36, 37 - ceil(log2(unit))))
+    return int(finer) ** 2, unit * finer
 
 
 def _root(square: Fraction) -> float:
@@ -582,7 +624,7 @@ def _fact(column: Priced, adapts: bool, terms: Terms) -> Event | tuple[int, floa
         return PureEvent(terms.share * column.weight) if adapts else (
             LaplaceEvent(column.l1, column.scale)
         )
-    return (1, _unit_sigma(terms, column.weight)) if adapts else (column.l2_squared, column.scale)
+    return _any_part(terms, column.weight) if adapts else (column.l2_squared, column.scale)
 
 
 def _without_noise(bounded: BoundedMeasure, key: str) -> Priced:

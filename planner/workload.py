@@ -38,6 +38,7 @@ from planner.price import (
     PricedRelease,
     Terms,
     answer_keys,
+    gaussian_terms,
     is_constant,
     largest_of,
     multiplier,
@@ -128,15 +129,17 @@ def plan_workload(
     covered = {m.place for family in families for m in family.members}
     alone = tuple(_alone(one, question, covered) for question, one in enumerate(asked))
     budget = _budget([r for releases in alone for r in releases], epsilon, delta)
-    tried = [_tried(joint, alone, replace(budget, mechanism=mechanism), rows)
-             for mechanism in (Mechanism.LAPLACE, Mechanism.GAUSSIAN)
-             if mechanism is Mechanism.LAPLACE or budget.delta > 0]
-    best = min(tried, key=lambda t: t.error)
+    kinds = [budget]
+    if budget.delta > 0:
+        wanted = [m for one in asked for r in one.bounded for m in r.measures]
+        smooth = gaussian_terms(wanted, replace(budget, columns=max(len(wanted), 1)))
+        kinds.append(replace(smooth, columns=1))
+    best = min((_tried(joint, alone, kind, rows) for kind in kinds), key=lambda t: t.error)
     releases = (*best.measured, *(r for own in alone for r in own))
     if (numbers := sum(map(numbers_of, releases))) > CELLS_TOTAL:
         raise Refused("too-large", f"these questions have {numbers:,} noisy numbers together; the "
                       f"limit is {CELLS_TOTAL:,}", "fewer questions at once")
-    terms = replace(budget, mechanism=best.mechanism, columns=max(len(best.shares), 1))
+    terms = replace(best.terms, columns=max(len(best.shares), 1))
     plan = priced_by_shares(releases, best.shares, terms, order)
     ends = [len(best.measured)]
     for own in alone:
@@ -217,7 +220,7 @@ def _magnitude(family: Family) -> float:
 class _Tried:
     """What would be measured under one mechanism, with the predicted error."""
 
-    mechanism: Mechanism
+    terms: Terms
     measured: tuple[BoundedRelease, ...]
     levels: tuple[Levels, ...]
     shares: Mapping[str, Fraction]
@@ -254,7 +257,7 @@ def _tried(
             if name not in weights and not is_constant(column):
                 weights[name] = _ratio(column, budget) ** (1 / power)
                 total += weights[name]
-    return _Tried(budget.mechanism, measured, levels, _shares(weights), total**power)
+    return _Tried(budget, measured, levels, _shares(weights), total**power)
 
 
 def _ratio(column: BoundedMeasure, budget: Terms) -> float:

@@ -37,6 +37,7 @@ RACE = "tests/engine/test_race.py::test_no_patient_moves_all_truncations_further
 KNOWN = "tests/engine/test_known_bugs.py::"
 KEPT = "tests/engine/test_kept_answers.py::"
 CALIBRATION = "tests/mechanisms/test_calibration.py::"
+CURVE = "tests/mechanisms/test_curve.py::"
 RANDOM = "tests/mechanisms/test_randomness.py::"
 LEDGER = "tests/engine/test_ledger.py::"
 FAULTS = "tests/engine/test_ledger_faults.py::"
@@ -335,6 +336,13 @@ PLANTED = (
             "squared = 1 / (2 * round_down_dyadic(allowed, 256))",
             "squared = 1 / (4 * round_down_dyadic(allowed, 256))",
             (CALIBRATION + "test_multiplier_meets_its_delta_and_is_the_smallest",)),
+    Planted("discrete noise priced as if it were normal", "mechanisms/curve.py",
+            "(Fraction(sigma) ** 2 - SMOOTHING) for", "(Fraction(sigma) ** 2) for",
+            (CURVE + "test_true_delta_is_never_above_the_stated_one",)),
+    Planted("bounds chosen later on a coarser grid than was charged", "planner/price.py",
+            "    if not budget.curve:\n        return 1, unit\n", "",
+            ("tests/planner/test_gaussian_terms.py::"
+             "test_what_is_charged_before_the_bounds_are_chosen_covers_them_all",)),
     Planted("Gaussian noise that nobody pays for", "planner/price.py",
             "if column.mechanism is not Mechanism.EXACT and column.key not in known:",
             "if column.mechanism is Mechanism.LAPLACE and column.key not in known:",

@@ -19,6 +19,7 @@ from engine import Engine
 from engine.api import Settings
 from engine.execution import open_unpaid
 from engine.releases import fill
+from mechanisms.curve import epsilon_of
 from mechanisms.event import GaussianEvent, PureEvent
 from mechanisms.gaussian import rho
 from mechanisms.randomness import Randomness
@@ -138,8 +139,13 @@ def chosen(run: Run) -> PricedRelease:
     return next(r for r in run.plan.releases if r.bounded.release.source > 0)
 
 
-@pytest.mark.parametrize("mechanism", [Mechanism.LAPLACE, Mechanism.GAUSSIAN])
-def test_every_choice_costs_what_was_charged(ward: Path, mechanism: Mechanism) -> None:
+@pytest.mark.parametrize(
+    ("mechanism", "curved"),
+    [(Mechanism.LAPLACE, False), (Mechanism.GAUSSIAN, False), (Mechanism.GAUSSIAN, True)],
+)
+def test_every_choice_costs_what_was_charged(
+    ward: Path, mechanism: Mechanism, curved: bool
+) -> None:
     """Column by column as Laplace noise and all together as Gaussian noise, for any pilot."""
     sql = "SELECT ward, AVG(cost), AVG(pressure) FROM visits GROUP BY ward"
     with Engine.open(ward, insecure_testing=True, seed=3) as engine:
@@ -148,7 +154,7 @@ def test_every_choice_costs_what_was_charged(ward: Path, mechanism: Mechanism) -
     *pilots, planned = plan.releases
     noised = tuple(replace(column, mechanism=mechanism) for column in planned.measures)
     planned = replace(planned, measures=noised)
-    plan = replace(plan, terms=replace(plan.terms, mechanism=mechanism),
+    plan = replace(plan, terms=replace(plan.terms, mechanism=mechanism, curve=curved),
                    releases=(*pilots, planned))
     plan = remaining(plan, frozenset())
     weights = weights_of(planned.bounded, planned.pilot)
@@ -164,6 +170,8 @@ def test_every_choice_costs_what_was_charged(ward: Path, mechanism: Mechanism) -
         else:
             (paid,) = (e for e in plan.events if isinstance(e, GaussianEvent))
             assert rho(tuple(parts)) <= rho(paid.parts)
+            most = epsilon_of(paid.parts, paid.delta) + Fraction(1, 2**80)
+            assert epsilon_of(tuple(parts), paid.delta) <= most
     assert plan.loss.epsilon <= 1 + 1e-9
 
 

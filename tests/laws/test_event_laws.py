@@ -177,9 +177,17 @@ def test_nothing_is_revealed_of_what_is_not_gradual() -> None:
 
 def test_rescaling_the_grid_changes_no_price() -> None:
     assert price(LaplaceEvent(5, 8.0), ORDER) == price(LaplaceEvent(5 * 2**20, 2.0**23), ORDER)
-    small = GaussianEvent(((3, 8.0),), Fraction(1, 10**9))
-    large = GaussianEvent(((3 * 2**40, 2.0**23),), Fraction(1, 10**9))
-    assert price(small, ORDER) == price(large, ORDER)
+
+
+def test_a_finer_grid_costs_gaussian_noise_nothing_and_spares_its_smoothing() -> None:
+    found = [
+        price(GaussianEvent(((3 * 4**j, 8.0 * 2**j),), Fraction(1, 10**9)), ORDER)
+        for j in (0, 1, 2, 20)
+    ]
+    assert len({p.rdp for p in found}) == 1
+    epsilons = [p.epsilon for p in found]
+    assert epsilons == sorted(epsilons, reverse=True)
+    assert epsilons[-1] < epsilons[0] < epsilons[-1] * Fraction(104, 100)
 
 
 def distribution(event: Event) -> pld.PrivacyLossDistribution:
