@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mechanisms import gaussian, laplace, sampled
+from mechanisms import gaussian, laplace, repetition, sampled
 from mechanisms.event import (
     Event,
     ExponentialEvent,
@@ -13,6 +13,7 @@ from mechanisms.event import (
     GradualEvent,
     LaplaceEvent,
     PureEvent,
+    RepeatedEvent,
     SampledGaussianEvent,
     ThresholdEvent,
 )
@@ -78,7 +79,27 @@ def price(event: Event, order: Fraction) -> ExactPrice:
             epsilon = max(sampled.epsilon_for(branch, delta) for branch in branches)
             rdp = max(sampled.rdp(branch, order) for branch in branches)
             return ExactPrice(epsilon, delta, rdp, delta)
+        case RepeatedEvent():
+            return _repeated(event, order)
     raise ValueError(f"not a privacy event: {event!r}")
+
+
+def _repeated(event: RepeatedEvent, order: Fraction) -> ExactPrice:
+    """Return the price of the best of K runs, or of what follows it where that is dearer.
+
+    Guarantee: a run is drawn from settings that are public, and a unit is in one of its branches by
+    a coin, so the largest divergence among all branches bounds that of a run at every order; a
+    unit that is in no branch sees the runs as they are without it.
+    """
+    law = repetition.Repetitions(event.eta, event.gamma)
+
+    def curve(at: Fraction) -> Fraction:
+        return max(sampled.rdp(branch, at) for branch in event.branches)
+
+    epsilon = max(repetition.epsilon_for(curve, law, event.delta),
+                  sampled.epsilon_for(event.once, event.delta))
+    rdp = max(repetition.rdp(curve, law, order), sampled.rdp(event.once, order))
+    return ExactPrice(epsilon, event.delta, rdp, event.delta)
 
 
 def levels_of(events: tuple[Event, ...]) -> int:

@@ -21,6 +21,7 @@ from mechanisms.event import (
     GradualEvent,
     LaplaceEvent,
     PureEvent,
+    RepeatedEvent,
     SampledGaussianEvent,
     ThresholdEvent,
     from_json,
@@ -47,6 +48,10 @@ EVENTS: list[Event] = [
     ),
     GradualEvent(1, 10.0, 41),
     GradualEvent(3 * 2**20, 2.0**24 / 3, 1),
+    RepeatedEvent((((1.0, 20.5, 30),), ((1.0, 10.0, 1),)), ((1.0, 40.0, 1),), 0, Fraction(1, 37),
+                  Fraction(1, 10**6)),
+    RepeatedEvent((((0.03125, 2.5, 300), (1.0, 30.0, 1)),), ((1.0, 9.0, 1),), 1,
+                  Fraction(1, 10), Fraction(1, 10**6)),
 ]
 each_event = pytest.mark.parametrize("event", EVENTS, ids=str)
 # The texts that ledgers hold: entries are added here, never changed.
@@ -60,6 +65,11 @@ KEPT = {
     '"kind":"sampled gaussian"}': EVENTS[10],
     '{"kind":"gradual","l1":1,"levels":41,"scale":"0x1.4000000000000p+3"}': GradualEvent(
         1, 10.0, 41
+    ),
+    '{"branches":[[["0x1.4000000000000p-5","0x1.0000000000000p+1",3]]],"delta":"1/1000000",'
+    '"eta":1,"gamma":"1/10","kind":"best of repeated",'
+    '"once":[["0x1.0000000000000p+0","0x1.0000000000000p+3",1]]}': RepeatedEvent(
+        (((0.0390625, 2.0, 3),),), ((1.0, 8.0, 1),), 1, Fraction(1, 10), Fraction(1, 10**6)
     ),
 }
 
@@ -141,6 +151,15 @@ def test_more_sensitivity_or_less_noise_never_costs_less(event: Event, factor: i
                     lambda q, z, n: (q, z, factor * n),
                 )
             ]
+        case RepeatedEvent():
+            louder, longer = (tuple(
+                tuple(changed(*phase) for phase in branch) for branch in event.branches
+            ) for changed in (
+                lambda q, z, n: (min(1.0, factor * q), z / factor, n),
+                lambda q, z, n: (q, z, factor * n),
+            ))
+            worse = [dataclasses.replace(event, branches=louder), dataclasses.replace(event, branches=longer),
+                     dataclasses.replace(event, gamma=event.gamma / factor)]
         case PureEvent(epsilon) | ExponentialEvent(epsilon):
             worse = [type(event)(factor * epsilon)]
     before = price(event, ORDER)
