@@ -135,7 +135,7 @@ class SampledGaussianEvent:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedEvent:
-    """The best of K runs of a mechanism, K of the law (eta, gamma) of repetition.Repetitions.
+    """The best of K runs of a mechanism, K of a law of repetition.Repetitions.
 
     A run is one of those of SampledGaussianEvent: a patient is in one of its `branches`, which
     are those of every setting that a run may be drawn to have. A patient that a coin puts in none of
@@ -144,14 +144,14 @@ class RepeatedEvent:
 
     branches: tuple[tuple[Phase, ...], ...]
     once: tuple[Phase, ...]
-    eta: int
+    law: str
     gamma: Fraction
     delta: Fraction
 
     def __post_init__(self) -> None:
         _check_branches(self.branches)
         _check_branches((self.once,))
-        Repetitions(self.eta, _check_fraction("gamma", self.gamma))
+        Repetitions(self.law, _check_fraction("gamma", self.gamma))
         check_delta(_check_fraction("delta", self.delta))
 
 
@@ -204,9 +204,9 @@ def _written(event: Event) -> dict[str, Json]:
         case SampledGaussianEvent(branches, delta):
             listed = [_written_phases(branch) for branch in branches]
             return {"kind": "sampled gaussian", "branches": listed, "delta": str(delta)}
-        case RepeatedEvent(branches, once, eta, gamma, delta):
+        case RepeatedEvent(branches, once, law, gamma, delta):
             listed = [_written_phases(branch) for branch in branches]
-            return {"kind": "best of repeated", "branches": listed, "eta": eta,
+            return {"kind": "best of repeated", "branches": listed, "law": law,
                     "once": _written_phases(once), "gamma": str(gamma), "delta": str(delta)}
     raise ValueError(f"not a privacy event: {event!r}")
 
@@ -229,7 +229,7 @@ _READERS: Final[Mapping[str, Callable[[_Fields], Event]]] = {
         _branches(f["branches"]), read_fraction(f["delta"])
     ),
     "best of repeated": lambda f: RepeatedEvent(
-        _branches(f["branches"]), _branches([f["once"]])[0], _integer(f["eta"]),
+        _branches(f["branches"]), _branches([f["once"]])[0], _text(f["law"]),
         read_fraction(f["gamma"]), read_fraction(f["delta"]),
     ),
 }
@@ -248,6 +248,12 @@ def _read(entry: object) -> Event:
 def _integer(value: object) -> int:
     if type(value) is not int:
         raise ValueError(f"an integer is needed, got {value!r}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a text is needed, got {value!r}")
     return value
 
 

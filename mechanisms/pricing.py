@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from mechanisms import gaussian, laplace, repetition, sampled
 from mechanisms.event import (
@@ -84,6 +85,7 @@ def price(event: Event, order: Fraction) -> ExactPrice:
     raise ValueError(f"not a privacy event: {event!r}")
 
 
+@lru_cache(maxsize=256)
 def _repeated(event: RepeatedEvent, order: Fraction) -> ExactPrice:
     """Return the price of the best of K runs, or of what follows it where that is dearer.
 
@@ -91,7 +93,7 @@ def _repeated(event: RepeatedEvent, order: Fraction) -> ExactPrice:
     a coin, so the largest divergence among all branches bounds that of a run at every order; a
     unit that is in no branch sees the runs as they are without it.
     """
-    law = repetition.Repetitions(event.eta, event.gamma)
+    law = repetition.Repetitions(event.law, event.gamma)
 
     def curve(at: Fraction) -> Fraction:
         return max(sampled.rdp(branch, at) for branch in event.branches)

@@ -23,36 +23,45 @@ ORDERS: Final = tuple(map(Fraction, (
     *("5/4", "3/2", "7/4", 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 22, 24, 28, 32),
     *(36, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256),
 )))
+LAWS: Final = {"logarithmic": 0, "geometric": 1}
 Curve = Callable[[Fraction], Fraction]
 
 
 @dataclass(frozen=True, slots=True)
 class Repetitions:
-    """The law of K, a truncated negative binomial one: `eta` 1 is geometric, 0 logarithmic.
+    """The law of K, one of the truncated negative binomial family (LAWS).
 
-    P(K = k) is gamma (1 - gamma)^(k - 1), or (1 - gamma)^k / (k ln(1/gamma)), for k from 1 up.
+    For k from 1 up P(K = k) is gamma (1 - gamma)^(k - 1) where it is "geometric" (eta = 1), and
+    (1 - gamma)^k / (k ln(1/gamma)) where it is "logarithmic" (eta = 0).
     """
 
-    eta: int
+    name: str
     gamma: Fraction
 
     def __post_init__(self) -> None:
-        if type(self.eta) is not int or self.eta not in (0, 1):
-            raise ValueError(f"eta must be 0 (logarithmic) or 1 (geometric), got {self.eta!r}")
+        if not (isinstance(self.name, str) and self.name in LAWS):
+            raise ValueError(f"the law must be logarithmic or geometric, got {self.name!r}")
         if not (isinstance(self.gamma, Fraction) and Fraction(1, 2**20) <= self.gamma < 1):
             raise ValueError(f"gamma must lie between 2**-20 and 1, got {self.gamma!r}")
 
     @classmethod
-    def of_mean(cls, eta: int, mean: float) -> Repetitions:
+    def of_mean(cls, name: str, mean: float) -> Repetitions:
         """Return the law with about this expectation, above 1 and at most MEAN_MAX."""
         if not 1 < mean <= MEAN_MAX:
-            raise ValueError(f"the expected number of runs lies above 1 and up to {MEAN_MAX}, "
+            raise ValueError(f"the expected number of runs must lie above 1 and up to {MEAN_MAX}, "
                              f"got {mean!r}")
+        if name not in LAWS:
+            raise ValueError(f"the law must be logarithmic or geometric, got {name!r}")
         low, high = 2.0**-20, 1 - 2.0**-20
         while high - low > 2.0**-GAMMA_BITS:
             middle = (low + high) / 2
-            low, high = (low, middle) if _mean(eta, middle) < mean else (middle, high)
-        return cls(eta, Fraction(round(low * 2**GAMMA_BITS), 2**GAMMA_BITS))
+            low, high = (low, middle) if _mean(LAWS[name], middle) < mean else (middle, high)
+        return cls(name, Fraction(round(low * 2**GAMMA_BITS), 2**GAMMA_BITS))
+
+    @property
+    def eta(self) -> int:
+        """The shape parameter of the family."""
+        return LAWS[self.name]
 
     @property
     def mean(self) -> float:

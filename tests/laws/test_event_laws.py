@@ -48,10 +48,10 @@ EVENTS: list[Event] = [
     ),
     GradualEvent(1, 10.0, 41),
     GradualEvent(3 * 2**20, 2.0**24 / 3, 1),
-    RepeatedEvent((((1.0, 20.5, 30),), ((1.0, 10.0, 1),)), ((1.0, 40.0, 1),), 0, Fraction(1, 37),
+    RepeatedEvent((((1.0, 20.5, 30),), ((1.0, 10.0, 1),)), ((1.0, 40.0, 1),), "logarithmic", Fraction(1, 37),
                   Fraction(1, 10**6)),
-    RepeatedEvent((((0.03125, 2.5, 300), (1.0, 30.0, 1)),), ((1.0, 9.0, 1),), 1,
-                  Fraction(1, 10), Fraction(1, 10**6)),
+    RepeatedEvent((((0.03125, 2.5, 300), (1.0, 30.0, 1)),), ((1.0, 9.0, 1),),
+                  "geometric", Fraction(1, 10), Fraction(1, 10**6)),
 ]
 each_event = pytest.mark.parametrize("event", EVENTS, ids=str)
 # The texts that ledgers hold: entries are added here, never changed.
@@ -67,9 +67,9 @@ KEPT = {
         1, 10.0, 41
     ),
     '{"branches":[[["0x1.4000000000000p-5","0x1.0000000000000p+1",3]]],"delta":"1/1000000",'
-    '"eta":1,"gamma":"1/10","kind":"best of repeated",'
+    '"gamma":"1/10","kind":"best of repeated","law":"geometric",'
     '"once":[["0x1.0000000000000p+0","0x1.0000000000000p+3",1]]}': RepeatedEvent(
-        (((0.0390625, 2.0, 3),),), ((1.0, 8.0, 1),), 1, Fraction(1, 10), Fraction(1, 10**6)
+        (((0.0390625, 2.0, 3),),), ((1.0, 8.0, 1),), "geometric", Fraction(1, 10), Fraction(1, 10**6)
     ),
 }
 
