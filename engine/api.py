@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from engine.accuracy import (
 )
 from engine.answers import Answers
 from engine.batch import Terms, answer_batch, answer_batch_unpaid, explain_batch, plan_batch
+from engine.budget import Budget
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
 from engine.execution import open_reader, open_unpaid
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from models.model import Model
     from models.run import RunPlan
     from models.statistics import StatisticsPlan
+    from models.tuning import TuningPlan
 
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
@@ -427,6 +429,36 @@ class Engine:
                                 dialect=dialect, buckets=buckets or {}, options=options)
         return plan_training(request, self._site()).run
 
+    def tune(
+        self, sql: str, *, label: str, candidates: object, runs: float = 10,
+        law: str = "logarithmic", analyst: str | None = None, progress: Progress | None = None,
+        resume: int | None = None, **how: Any,
+    ) -> Model:
+        """Train the best of a secret number of runs, with settings drawn from the candidates.
+
+        `candidates` are settings, or a grid of them; `runs` is about how many are tried, by a
+        `law` of mechanisms/repetition.py; `how` are the other arguments of `train`, and epsilon
+        is the price of all together. `model.tuned` says what was chosen.
+        Raises Refused or OverBudget, and then nothing is charged.
+        """
+        from engine.tuning import plan_search, tune
+
+        with whole_slots(self._time_slot):
+            who, request, site = self._who(analyst), self._asked(sql, label, how), self._site()
+            quota = self._policy.analysts.get(who)
+            return tune(plan_search(request, candidates, law, runs, site), request, site, who,
+                        None if quota is None else quota.epsilon, progress, resume)
+
+    def explain_tune(
+        self, sql: str, *, label: str, candidates: object, runs: float = 10,
+        law: str = "logarithmic", **how: Any,
+    ) -> TuningPlan:
+        """Say what a search would do and cost. Free, and the same for every database."""
+        from engine.tuning import plan_search
+
+        request = self._asked(sql, label, how)
+        return plan_search(request, candidates, law, runs, self._site()).plan
+
     def evaluate(
         self, model: Model, sql: str, *, epsilon: Number | None = None,
         delta: Number | None = None, analyst: str | None = None, dialect: str = "duckdb",
@@ -476,6 +508,14 @@ class Engine:
         wanted = self._wanted(Settings(epsilon, given))
         return Request(sql=sql, label=label, model=model, epsilon=wanted[0], delta=wanted[1],
                        **rest)
+
+    def _asked(self, sql: str, label: str, how: dict[str, Any]) -> Request:
+        """Read the keyword arguments of `train`."""
+        named: dict[str, Any] = {"model": "logistic", "epsilon": None, "delta": None,
+                                 "rows": None, "units": None, "dialect": "duckdb", "buckets": {}}
+        named |= {name: how[name] for name in named if name in how}
+        options = {name: value for name, value in how.items() if name not in named}
+        return self._request(sql, label, **named, options=options)
 
     def _site(self) -> Site:
         from engine.training import Site
@@ -634,27 +674,6 @@ def _finished(bound: Bound, plan: NoisePlan, known: Known, public: Public) -> Ta
     if table is None:
         raise Broken
     return table
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What is spent and left, on both rails; `charges` are the paid questions behind it."""
-
-    spent: PrivacyLoss
-    left: PrivacyLoss
-    charges: tuple[Charge, ...] = field(repr=False)
-    analyst: str | None
-    typical_epsilon: float
-
-    def __str__(self) -> str:
-        who = "the budget" if self.analyst is None else f"the budget of {self.analyst}"
-        count = int(self.left.epsilon / self.typical_epsilon + 1e-9)
-        return (
-            f"{who}\n"
-            f"  spent   {self.spent}   ({len(self.charges)} charges)\n"
-            f"  left    {self.left}\n"
-            f"  enough for {count} more questions at epsilon {self.typical_epsilon:g}"
-        )
 
 
 def _directory(policy: Policy) -> Path:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from engine.snapshot import Snapshot
-    from models.descent import Vector
+    from models.descent import State, Vector
     from models.evaluation import Evaluation
     from models.family import Family
     from models.forest import ForestPlan
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from models.model import Model
     from models.run import RunPlan
     from models.statistics import StatisticsPlan
+    from models.table import Places, Table
 
 Progress = Callable[[str, int, int], None]
 # Places of a run's randomness beside those of its steps.
@@ -132,7 +133,7 @@ def _units(request: Request, site: Site) -> int:
     return units
 
 
-def _check_libraries(order: Order) -> None:
+def check_libraries(order: Order) -> None:
     """Refuse, before anything is paid, a network whose library is not installed."""
     from models import tensors
 
@@ -154,7 +155,7 @@ def train(
         reader = open_unpaid_rows(order.statement, site.database, insecure_testing=True)
         return _train(order, reader, site, site.randomness.bytes(32), None, progress,
                       PrivacyLoss.zero())
-    _check_libraries(order)
+    check_libraries(order)
     run = order.run
     receipt = site.ledger.charge(
         run.cost, analyst=who, quota=quota, events_json=to_json((run.event,)), sql=request.sql,
@@ -212,14 +213,10 @@ def _train(
     Guarantee: what leaves is the parameters (noised in every step) and the noisy counts of
     held-out patients. Which patients are held out is decided by coins from the run's key.
     """
-    from models.class_weights import with_class_weights
-    from models.descent import START, State, descend
     from models.evaluation import evaluate
     from models.forest import ForestPlan
-    from models.importance import importance, with_scales
     from models.statistics import StatisticsPlan
-    from models.table import chosen, gather, split_units
-    from models.tensors import TensorNetwork
+    from models.table import gather, split_units
 
     run = order.run
     if isinstance(run, StatisticsPlan):
@@ -231,27 +228,63 @@ def _train(
     if order.family is None:
         raise Broken
     training, held = split_units(table.units, run.settings.holdout, Randomness.keyed(key, SPLIT))
-    network, scales = order.family.network, None
+    state = folder.load() if folder is not None else None
+    found = fit_by_descent(run, order.family, table, training, key, state,
+                           _ticker(run, folder, progress))
+    metrics = None
+    if run.held_multiplier is not None:
+        metrics = evaluate(order.family.network, found.parameters, found.table, held,
+                           run.held_multiplier, Randomness.keyed(key, METRICS))
+    return _kept(order, site, folder, cost, seq, found.parameters, metrics, found.scales,
+                 own_architecture(run, order.family))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What descent gives: parameters and scales, both public, and the table as they see it."""
+
+    parameters: Vector
+    scales: tuple[float, ...] | None
+    table: Table = field(repr=False)
+
+
+def fit_by_descent(
+    run: RunPlan, family: Family, table: Table, training: Places, key: bytes,
+    state: State | None = None, tick: Callable[[State], None] = lambda state: None,
+) -> Fitted:
+    """Buy importance and class weights where the run has them, then descend on some patients.
+
+    Guarantee: parameters and scales are what the first branch of run.event pays for; of the
+    patients in the table those of `training` alone have a part in them.
+    """
+    from models.class_weights import with_class_weights
+    from models.descent import START, State, descend
+    from models.importance import importance, with_scales
+    from models.table import chosen
+
+    network, scales = family.network, None
     if run.importance_multiplier is not None:
         scales = importance(run.encoding, chosen(table, training), run.importance_multiplier,
                             Randomness.keyed(key, IMPORTANCE), run.settings.importance_by)
         table = with_scales(table, run.encoding, scales)
-    state = folder.load() if folder is not None else None
     if state is None:
         state = State.start(network.initial(Randomness.keyed(key, START)))
-    learned = chosen(table, training) if len(held) else table
+    learned = chosen(table, training) if len(training) < table.units else table
     if run.classes_multiplier is not None:
         learned = with_class_weights(learned, run.encoding, run.classes_multiplier,
                                      Randomness.keyed(key, CLASSES))
-    state = descend(network, learned, run, key, state, _ticker(run, folder, progress))
-    metrics = None
-    if run.held_multiplier is not None:
-        metrics = evaluate(network, state.average, table, held, run.held_multiplier,
-                           Randomness.keyed(key, METRICS))
-    own = network if run.family == "keras" and isinstance(network, TensorNetwork) else None
-    return _kept(order, site, folder, cost, seq, state.average, metrics,
-                 None if scales is None else tuple(scales.tolist()),
-                 None if own is None else own.architecture)
+    state = descend(network, learned, run, key, state, tick)
+    return Fitted(state.average, None if scales is None else tuple(scales.tolist()), table)
+
+
+def own_architecture(run: RunPlan, family: Family) -> Architecture | None:
+    """Return the layers of a user's own network, which are kept with the model."""
+    from models.tensors import TensorNetwork
+
+    network = family.network
+    if run.family == "keras" and isinstance(network, TensorNetwork):
+        return network.architecture
+    return None
 
 
 def _kept(

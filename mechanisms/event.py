@@ -138,8 +138,8 @@ class RepeatedEvent:
     """The best of K runs of a mechanism, K of a law of repetition.Repetitions.
 
     A run is one of those of SampledGaussianEvent: a patient is in one of its `branches`, which
-    are those of every setting that a run may be drawn to have. A patient that a coin puts in none of
-    them is in `once`: the phases that follow the choice, and measure what was chosen.
+    are those of every setting that a run may be drawn to have. A patient that a coin puts in none
+    of them is in `once`: the phases that follow the choice, and measure what was chosen.
     """
 
     branches: tuple[tuple[Phase, ...], ...]

@@ -8,7 +8,7 @@ not depend on how many outputs there could be, and little on how many runs there
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -19,8 +19,9 @@ from mechanisms.randomness import Randomness
 
 MEAN_MAX: Final = 100
 GAMMA_BITS: Final = 40
-ORDERS: Final = tuple(map(Fraction, (
-    *("5/4", "3/2", "7/4", 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 22, 24, 28, 32),
+RISES: Final = 3
+ORDERS: Final = (*map(Fraction, ("5/4", "3/2", "7/4")), *map(Fraction, (
+    *(2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 22, 24, 28, 32),
     *(36, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256),
 )))
 LAWS: Final = {"logarithmic": 0, "geometric": 1}
@@ -105,18 +106,27 @@ def rdp(curve: Curve, law: Repetitions, order: Fraction) -> Fraction:
     """
     extra, log_mean = _extra(curve, law), law.log_mean
     tried = (order, *(a for a in ORDERS if a > order))
-    return round_up_dyadic(
-        extra + min(curve(a) + log_mean / (a - 1) for a in tried), 160)
-
-
-def _extra(curve: Curve, law: Repetitions) -> Fraction:
-    """Return the part that does not depend on the order."""
-    log_gamma = log_bounds(1 / law.gamma, 160)[1]
-    return (1 + law.eta) * min((1 - 1 / b) * curve(b) + log_gamma / b for b in ORDERS)
+    return round_up_dyadic(extra + _least(curve(a) + log_mean / (a - 1) for a in tried), 160)
 
 
 def epsilon_for(curve: Curve, law: Repetitions, delta: Fraction) -> Fraction:
     """Return an epsilon at `delta` of the best of K runs, rounded up."""
     extra, log_mean = _extra(curve, law), law.log_mean
-    return round_up_dyadic(min(
+    return round_up_dyadic(_least(
         epsilon_at(a, extra + curve(a) + log_mean / (a - 1), delta) for a in ORDERS))
+
+
+def _extra(curve: Curve, law: Repetitions) -> Fraction:
+    """Return the part that does not depend on the order."""
+    log_gamma = log_bounds(1 / law.gamma, 160)[1]
+    return (1 + law.eta) * _least((1 - 1 / b) * curve(b) + log_gamma / b for b in ORDERS)
+
+
+def _least(bounds: Iterator[Fraction]) -> Fraction:
+    """Return the least of bounds that fall and then rise: high orders take long to compute."""
+    best, worse = next(bounds), 0
+    for found in bounds:
+        best, worse = (found, 0) if found < best else (best, worse + 1)
+        if worse == RISES:
+            break
+    return best

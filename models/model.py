@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from models.importance import scaled
 from models.layers import Architecture
 from models.linear import LinearModel, sigmoid, softmax
 from models.run import Settings, settings_from
+from models.tuning import Tuned
 from planner.refusal import Refused
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Model:
     is_private: bool = True
     scales: tuple[float, ...] | None = None
     architecture: Architecture | None = None
+    tuned: Tuned | None = None
 
     def predict(self, rows: Any) -> Doubles:
         """Return a prediction for each row: probabilities, or values in the label's units.
@@ -160,6 +162,7 @@ class Model:
             "is_private": self.is_private,
             "scales": None if self.scales is None else list(self.scales),
             "architecture": None if self.architecture is None else self.architecture.to_list(),
+            "tuned": None if self.tuned is None else asdict(self.tuned),
         }, indent=1, default=str))
         return place
 
@@ -176,12 +179,13 @@ class Model:
             settings = settings_from(fields["settings"])
             loss = PrivacyLoss(*map(Decimal, fields["cost"]))
             metrics, scales = fields["metrics"], fields["scales"]
-            layers = fields["architecture"]
+            layers, tuned = fields["architecture"], fields.get("tuned")
             found = cls(
                 fields["family"], encoding, settings, parameters, loss, Card(fields["card"]),
                 None if metrics is None else Evaluation.from_dict(metrics),
                 bool(fields["is_private"]), None if scales is None else tuple(scales),
                 None if layers is None else Architecture.from_list(layers),
+                None if tuned is None else Tuned(**tuned),
             )
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise Refused("model", f"{place} holds no model that was saved here "
@@ -193,6 +197,8 @@ class Model:
     def __str__(self) -> str:
         stamp = "" if self.is_private else "NOT PRIVATE  "
         lines = [f"{stamp}{self.family} model for {self.encoding.label.name}, cost {self.cost}"]
+        if self.tuned is not None:
+            lines.append(f"chosen: {self.tuned}")
         if self.metrics is not None:
             lines.append(f"on held-out patients: {self.metrics}")
         return "\n".join(lines)

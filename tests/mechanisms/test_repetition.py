@@ -70,7 +70,9 @@ def test_the_number_of_runs_has_its_law(name: str) -> None:
     law = Repetitions.of_mean(name, 4.0)
     gamma, source = float(law.gamma), Randomness.seeded(5)
     k = np.arange(1, 400)
-    weights = gamma * (1 - gamma) ** (k - 1) if law.eta else (1 - gamma) ** k / (k * -math.log(gamma))
+    weights = gamma * (1 - gamma) ** (k - 1)
+    if not law.eta:
+        weights = (1 - gamma) ** k / (k * -math.log(gamma))
 
     def below(at: int) -> float:
         return float(weights[k < at].sum())
