@@ -19,6 +19,7 @@ from mechanisms.event import to_json
 from mechanisms.filter import Filter
 from mechanisms.loss import PrivacyLoss
 from mechanisms.randomness import Randomness
+from mechanisms.repetition import Repetitions
 from planner.canonical import key_of
 from planner.policy import Policy
 from planner.refusal import Refused
@@ -73,6 +74,7 @@ class Request:
     dialect: str = "duckdb"
     buckets: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    law: Repetitions | None = None  # of a search, whose best run costs epsilon
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def plan_training(request: Request, site: Site) -> Order:
     network = family.network
     run = plan_run(family.name, network.encoding, settings, family.defaults, network.size,
                    _units(request, site), request.epsilon, request.delta, site.filter.order,
-                   family.described, network.groups)
+                   family.described, network.groups, request.law)
     return Order(view, run, family, view.statement)
 
 

@@ -86,20 +86,19 @@ def plan_search(request: Request, candidates: object, law: object, runs: object,
     named, wanted = read_candidates(candidates), read_law(law, runs)
     orders: tuple[Order, ...] = ()
 
-    def planned(single: Fraction) -> tuple[RunPlan, ...]:
+    def planned(target: Fraction) -> tuple[RunPlan, ...]:
         nonlocal orders
-        orders = tuple(_candidate(request, dict(one), single, site) for one in named)
+        priced = replace(request, epsilon=target, law=wanted)
+        orders = tuple(_candidate(priced, dict(one), site) for one in named)
         return tuple(order.run for order in orders if isinstance(order.run, RunPlan))
 
     plan = plan_tuning(named, planned, wanted, request.epsilon, request.delta, site.filter.order)
     return Search(plan, orders)
 
 
-def _candidate(
-    request: Request, changes: dict[str, Any], single: Fraction, site: Site
-) -> Order:
+def _candidate(request: Request, changes: dict[str, Any], site: Site) -> Order:
     model = changes.pop("model", request.model)
-    order = plan_training(replace(request, model=model, epsilon=single,
+    order = plan_training(replace(request, model=model,
                                   options={**request.options, **changes}), site)
     if order.family is None:
         raise Refused("model", f"{model} is fitted to one noisy vector, and a search is among "
@@ -173,8 +172,10 @@ def _search(
     """Split the patients in three by coins, repeat the run, keep the best, measure it.
 
     Guarantee: each run's randomness comes from a key of its own, so the runs are independent
-    draws of one mechanism on the patients that train and choose. Their order is that of their
-    noisy scores; of equal ones the first counts, which is a fair choice among independent runs.
+    draws of one mechanism on the patients that train and choose. The coins that put a patient in
+    training, choice or measurement are the same for all runs and depend on no data: whatever they
+    show, the price is that of the patient's branch, and of the dearest for their mixture. The
+    order is that of the noisy scores; of equal ones the first counts, which is a fair choice.
     """
     from models.evaluation import evaluate
     from models.table import split_units

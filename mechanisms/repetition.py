@@ -130,3 +130,4 @@ def _least(bounds: Iterator[Fraction]) -> Fraction:
         if worse == RISES:
             break
     return best
+

@@ -16,12 +16,13 @@ from typing import Any, Final
 import numpy as np
 
 from mechanisms import gaussian
+from mechanisms.conversion import epsilon_at
 from mechanisms.event import RepeatedEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.randomness import Randomness
-from mechanisms.repetition import LAWS, MEAN_MAX, Repetitions
-from mechanisms.sampled import epsilon_for
+from mechanisms.repetition import LAWS, MEAN_MAX, ORDERS, Repetitions
+from mechanisms.sampled import rdp
 from models.clipping import KEPT
 from models.descent import Network, Vector, noised
 from models.encoding import Doubles, Encoding, Floats, Task
@@ -33,7 +34,6 @@ CANDIDATES_MAX: Final = 256
 CHOOSING: Final = 0.5  # of the held-out patients: they choose, the others measure
 LOSS_MAX: Final = 3.0  # nats; a worse prediction of one patient counts like this one
 TRIES: Final = 12
-ENOUGH: Final = Fraction(97, 100)  # of the epsilon that was asked for
 Candidate = tuple[tuple[str, Any], ...]
 
 
@@ -61,8 +61,8 @@ class Tuned:
 class TuningPlan:
     """A search before it is paid: free to ask, and the same for every database of the policy.
 
-    `single` is what one of its runs would cost alone, `measuring` the noise on the counts that
-    the chosen model's metrics are read off.
+    `single` is about what one of its runs would cost alone; `measuring` is the noise on the counts
+    that the chosen model's metrics are read off.
     """
 
     candidates: tuple[Candidate, ...]
@@ -91,7 +91,7 @@ class TuningPlan:
             f"the best of about {self.law.mean:.0f} runs over {len(self.candidates)} candidates "
             f"for {self.runs[0].encoding.label.name}",
             f"  cost              {self.cost}",
-            f"  a single run      epsilon {self.single:.4g}, which a run by itself would cost",
+            f"  a single run      about epsilon {self.single:.4g}, were it the only one",
             f"  runs              a secret number, {self.law.name}, that nothing shows",
             f"  scores            on {each * CHOOSING:.0%} of the patients, noise {noise:.2g}",
             f"  metrics           on {each * (1 - CHOOSING):.0%} of the patients, counts with "
@@ -152,9 +152,9 @@ def plan_tuning(
     candidates: tuple[Candidate, ...], planned: Callable[[Fraction], tuple[RunPlan, ...]],
     law: Repetitions, epsilon: Fraction, delta: Fraction, order: Fraction,
 ) -> TuningPlan:
-    """Find what a single run may cost, so that the best of all costs at most epsilon.
+    """Find the noise of the runs with which the best of them costs at most epsilon.
 
-    `planned` gives the candidates' runs at a price of each.
+    `planned` gives the candidates' runs at a price of the best of them.
 
     Guarantee: the event is fixed here, before any row is read. One run is a candidate drawn by a
     coin, its training on some patients and its score on others: a patient is in one of the two
@@ -163,53 +163,32 @@ def plan_tuning(
     """
     if not delta > 0:
         raise Refused("delta", "training needs a delta above zero", "delta=1e-6")
+    target = epsilon
     try:
-        single = _single(law, epsilon, delta)
-        found: TuningPlan | None = None
-        above: Fraction | None = None
         for _ in range(TRIES):
-            runs = planned(single)
+            runs = planned(target)
+            for run in runs:
+                scoring(run)  # refused where nobody could choose
             event = _event(runs, law, epsilon, delta, order)
             cost = loss_of((event,), order)
-            share = Fraction(cost.exact_epsilon) / epsilon
-            if share <= 1:
-                found = TuningPlan(candidates=candidates, runs=runs, law=law, single=float(single),
-                                   measuring=event.once[0][1], event=event, cost=cost)
-                if share >= ENOUGH:
-                    break
-            else:
-                above = single
-            single = _next(single, share, None if found is None else found.single, above)
+            if Fraction(cost.exact_epsilon) <= epsilon:
+                return TuningPlan(
+                    candidates=candidates, runs=runs, law=law, single=_single(event),
+                    measuring=event.once[0][1], event=event, cost=cost)
+            # Candidates differ in the orders that suit them: all together they cost a little more.
+            target *= Fraction(round(float(epsilon) / cost.epsilon * 0.999 * 2**20), 2**20)
     except ValueError as problem:
         raise Refused("epsilon", f"no search has this price: {problem}",
                       "an epsilon between 0.3 and 10, or fewer runs") from None
-    if found is None:
-        raise Refused("epsilon", f"no search costs so little: {float(epsilon):g}", "epsilon=1")
-    return found
+    raise Refused("epsilon", f"no search costs so little: {float(epsilon):g}", "epsilon=1")
 
 
-def _next(
-    single: Fraction, share: Fraction, below: float | None, above: Fraction | None
-) -> Fraction:
-    """Return what to try next: between what fits and what does not, or in proportion."""
-    if below is not None and above is not None:
-        wanted = (below + float(above)) / 2
-    else:
-        wanted = float(single) / float(share) * 0.99
-    return Fraction(round(wanted * 2**20), 2**20)
-
-
-def _single(law: Repetitions, epsilon: Fraction, delta: Fraction) -> Fraction:
-    """Return about what a run may cost: that of one Gaussian release whose best costs epsilon."""
-    low, high = 2.0**-4, 2.0**14
-    while high / low > 1.01:
-        z = math.sqrt(low * high)
-        event = RepeatedEvent((((1.0, _short(z), 1),),), ((1.0, 2.0**20, 1),), law.name, law.gamma,
-                              delta)
-        fits = loss_of((event,), Fraction(22)).exact_epsilon <= epsilon
-        low, high = (low, z) if fits else (z, high)
-    found = epsilon_for(((1.0, _short(high), 1),), delta)
-    return Fraction(round(found * 2**20), 2**20)
+def _single(event: RepeatedEvent) -> float:
+    """Return about what one run would cost alone: by Renyi divergences, at whole orders."""
+    return max(
+        float(min(epsilon_at(a, rdp(branch, a), event.delta) for a in ORDERS if a <= 64))
+        for branch in event.branches
+    )
 
 
 def _event(

@@ -45,6 +45,7 @@ LOCALITY = "tests/engine/test_snapshot_locality.py::"
 STATE = "tests/attacks/test_state_channels.py::"
 TRAINED = "tests/engine/test_record.py::test_a_training_path_replays_on_neighbours"
 EPSILON = "tests/audits/test_empirical_epsilon.py::"
+TUNING = "tests/engine/test_tuning.py::"
 STORED = "tests/engine/test_stored_columns.py::"
 BATCHES = "tests/engine/test_batches.py::"
 SETTLING = "tests/engine/test_ledger_settling.py::"
@@ -485,6 +486,20 @@ PLANTED = (
     Planted("a model trained without privacy gets a name", "engine/published.py",
             "    if not (model.is_private or insecure):\n", "    if False:\n",
             ("tests/engine/test_predictions.py::test_a_name_is_kept_and_checked",)),
+    Planted("a search that pays for a single run", "mechanisms/repetition.py",
+            "    return (1 + law.eta) * _least((1 - 1 / b) * curve(b) + log_gamma / b for b in "
+            "ORDERS)\n", "    return 0 * log_gamma\n",
+            ("tests/mechanisms/test_repetition.py::"
+             "test_the_true_loss_of_randomized_response_is_below_the_bound",)),
+    Planted("a search that chooses by exact scores", "models/tuning.py",
+            "    return float(noisy[0]) / expected\n", "    return total / expected\n",
+            (TUNING + "test_the_choice_follows_from_what_is_released",)),
+    Planted("a search that shows how many runs there were", "engine/tuning.py",
+            "        own = Randomness.keyed(key, RUNS + i).bytes(32)\n",
+            "        own = Randomness.keyed(key, RUNS + i).bytes(32)\n"
+            "        if folder is not None:\n"
+            "            (folder.path / f'run {i}').touch()\n",
+            (TUNING + "test_nothing_tells_how_many_runs_there_were",)),
     Planted("importance that counts all rows of a patient", "models/importance.py",
             "    rows = table.starts[:-1]\n    shapes", "    rows = np.arange(table.starts[-1])\n"
             "    shapes", (TRAINED,), "importance"),

@@ -34,6 +34,7 @@ import models.evaluation
 import models.forest
 import models.importance
 import models.statistics
+import models.tuning
 from engine import Engine, Refused
 from planner.bounded_sql import SELECTION
 from tests.engine.replay import flat
@@ -136,6 +137,21 @@ def trained(
     return record(run, like)
 
 
+def searched(
+    engine_: Engine, sql: str, like: Recording | None = None, **settings: Any
+) -> Recording:
+    """Record one search for settings; its result is all that an analyst holds."""
+
+    def run() -> Any:
+        model = engine_.tune(sql, **settings)
+        facts = {name: x for name, x in model.card.facts.items()
+                 if name not in ("trained", "data version", "policy")}
+        metrics = None if model.metrics is None else model.metrics.to_dict()
+        return model.parameters.tobytes(), metrics, str(model), facts
+
+    return record(run, like)
+
+
 # ---- the places ----------------------------------------------------------------------------
 
 
@@ -163,6 +179,7 @@ def _watched(found: Recording, like: Recording | None) -> Iterator[None]:
         (engine.accuracy, "_draw"): _levels(met),
         (models.descent, "noised"): _step(met),
         (models.importance, "noised"): _step(met, "means"),
+        (models.tuning, "noised"): _step(met, "score"),
         (models.importance, "gaussian"): _counted("importance", "cells", met),
         (models.evaluation, "gaussian"): _counted("metrics", "cells", met),
         (models.class_weights, "gaussian"): _counted("class weights", "counts", met),
@@ -268,4 +285,5 @@ def _counted(name: str, local: str, met: Any) -> Any:
     return wrap
 
 
-__all__ = ["Primitive", "Recording", "asked", "asked_together", "differences", "record", "trained"]
+__all__ = ["Primitive", "Recording", "asked", "asked_together", "differences", "record",
+           "searched", "trained"]
