@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +43,7 @@ from engine.releases import (
 )
 from engine.result import Result
 from engine.results import Results
-from engine.settings import Number, Settings, exactly, is_infinite, with_options
+from engine.settings import Number, Settings, is_infinite, wanted, with_options
 from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
 from engine.split import Divided, answer_divided, answer_divided_unpaid, explain_divided
 from engine.timing import check_slot, whole_slots
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from models.evaluation import Evaluation
     from models.forest import ForestPlan
     from models.model import Model
+    from models.noised_table import NoisedTable, TablePlan
     from models.run import RunPlan
     from models.statistics import StatisticsPlan
     from models.tuning import TuningPlan
@@ -351,9 +353,8 @@ class Engine:
     def _charge(
         self, ledger: Ledger, due: NoisePlan, sql: str, who: str, data_version: str
     ) -> Receipt:
-        quota = self._policy.analysts.get(who)
         return ledger.charge(
-            due.loss, analyst=who, quota=None if quota is None else quota.epsilon,
+            due.loss, analyst=who, quota=self._quota(who),
             events_json=to_json(due.events), sql=sql, plan_hash=due.plan_hash,
             policy_hash=self._policy.policy_hash, data_version=data_version,
         )
@@ -414,8 +415,7 @@ class Engine:
                                 dialect=dialect, buckets=buckets or {}, options=options)
         if resume is not None:
             return go_on(request, self._site(), resume, progress)
-        quota = self._policy.analysts.get(who)
-        return train(request, self._site(), who, None if quota is None else quota.epsilon, progress)
+        return train(request, self._site(), who, self._quota(who), progress)
 
     def explain_train(
         self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
@@ -445,9 +445,8 @@ class Engine:
 
         with whole_slots(self._time_slot):
             who, request, site = self._who(analyst), self._asked(sql, label, how), self._site()
-            quota = self._policy.analysts.get(who)
             return tune(plan_search(request, candidates, law, runs, site), request, site, who,
-                        None if quota is None else quota.epsilon, progress, resume)
+                        self._quota(who), progress, resume)
 
     def explain_tune(
         self, sql: str, *, label: str, candidates: object, runs: float = 10,
@@ -458,6 +457,28 @@ class Engine:
 
         request = self._asked(sql, label, how)
         return plan_search(request, candidates, law, runs, self._site()).plan
+
+    def release_table(
+        self, sql: str, *, label: str, analyst: str | None = None, **how: Any
+    ) -> NoisedTable:
+        """Release a table of noised rows, one row a patient, for a task: predicting the label.
+
+        `how`: epsilon and delta of the table; units, the public number of its rows; importance, the
+        share of the price that says which attributes matter (docs/tables.md says when not to).
+        Raises Refused or OverBudget, and then nothing is charged.
+        """
+        from engine.table_release import order_table, release_table
+
+        with whole_slots(self._time_slot):
+            who, site = self._who(analyst), self._site()
+            return release_table(order_table(self._asked(sql, label, how), site), site,
+                                 self._data.kept, who, self._quota(who))
+
+    def explain_release_table(self, sql: str, *, label: str, **how: Any) -> TablePlan:
+        """Say what a table would do and cost. Free, and the same for every database."""
+        from engine.table_release import order_table
+
+        return order_table(self._asked(sql, label, how), self._site()).plan
 
     def evaluate(
         self, model: Model, sql: str, *, epsilon: Number | None = None,
@@ -473,10 +494,9 @@ class Engine:
 
         who, site = self._who(analyst), self._site()
         given = self._policy.budget.delta / 10 if delta is None else delta
-        wanted = self._wanted(Settings(epsilon, given))
-        quota = self._policy.analysts.get(who)
-        return evaluate_paid(plan_evaluation(model, sql, site, *wanted, dialect), site, who,
-                             None if quota is None else quota.epsilon)
+        priced = self._wanted(Settings(epsilon, given))
+        return evaluate_paid(plan_evaluation(model, sql, site, *priced, dialect), site, who,
+                             self._quota(who))
 
     def publish(self, model: Model, name: str) -> None:
         """Give a released model a name, so that SQL may say discreet_predict('name', ...). Free.
@@ -505,9 +525,8 @@ class Engine:
 
         # A run is one large charge: a tenth of the policy's delta is its default.
         given = self._policy.budget.delta / 10 if delta is None else delta
-        wanted = self._wanted(Settings(epsilon, given))
-        return Request(sql=sql, label=label, model=model, epsilon=wanted[0], delta=wanted[1],
-                       **rest)
+        asked = self._wanted(Settings(epsilon, given))
+        return Request(sql=sql, label=label, model=model, epsilon=asked[0], delta=asked[1], **rest)
 
     def _asked(self, sql: str, label: str, how: dict[str, Any]) -> Request:
         """Read the keyword arguments of `train`."""
@@ -558,14 +577,12 @@ class Engine:
         """Show what is spent and left, for everybody or for one analyst. Prices are public."""
         if analyst is not None:
             self._who(analyst)
-        quota = self._policy.analysts.get(analyst) if analyst is not None else None
         typical = self._policy.defaults.epsilon
         if self._ledger is None:
             left = self._filter.left(PrivacyLoss.zero())
             return Budget(PrivacyLoss.zero(), left, (), analyst, float(typical))
-        cap = None if quota is None else quota.epsilon
         return Budget(
-            self._ledger.spent(analyst), self._ledger.left(analyst, cap),
+            self._ledger.spent(analyst), self._ledger.left(analyst, self._quota(analyst)),
             self._ledger.history(analyst=analyst), analyst, float(typical),
         )
 
@@ -656,15 +673,12 @@ class Engine:
 
     def _wanted(self, settings: Settings) -> tuple[Fraction, Fraction]:
         """Return the epsilon and delta of a question as exact fractions."""
-        epsilon = exactly("epsilon", settings.epsilon, self._policy.defaults.epsilon)
-        delta = exactly("delta", settings.delta, self._policy.query_delta())
-        if not epsilon > 0:
-            raise Refused("epsilon", f"epsilon must be above zero, got {settings.epsilon!r}",
-                          "epsilon=0.1")
-        if not 0 <= delta < 1:
-            raise Refused("delta", f"delta must lie in [0, 1), got {settings.delta!r}",
-                          "delta=1e-9")
-        return epsilon, delta
+        return wanted(settings, self._policy.defaults.epsilon, self._policy.query_delta())
+
+    def _quota(self, who: str | None) -> Decimal | None:
+        """Return an analyst's cap below the global one, where the policy gives one."""
+        quota = None if who is None else self._policy.analysts.get(who)
+        return None if quota is None else quota.epsilon
 
 
 def _finished(bound: Bound, plan: NoisePlan, known: Known, public: Public) -> Table:

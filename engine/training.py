@@ -105,25 +105,25 @@ def plan_training(request: Request, site: Site) -> Order:
     encoding = Encoding(view.features, view.label)
     settings = settings_from(request.options)
     if request.model == "forest":
-        grown = plan_forest(encoding, settings, view.rows, _units(request, site),
+        grown = plan_forest(encoding, settings, view.rows, public_units(request, site),
                             request.epsilon, request.delta, site.filter.order)
         return Order(view, grown, None, view.statement)
     if settings.trees is not None or settings.depth is not None:
         raise Refused("model", f"a {request.model} model has no trees", "model='forest'")
     if is_statistics(request.model, settings):
         asked = plan_statistics(str(request.model), view, encoding, settings,
-                                _units(request, site), request.epsilon, request.delta,
+                                public_units(request, site), request.epsilon, request.delta,
                                 site.filter.order)
         return Order(view, asked, None, products_statement(view, asked.products))
     family = family_of(request.model, encoding, settings)
     network = family.network
     run = plan_run(family.name, network.encoding, settings, family.defaults, network.size,
-                   _units(request, site), request.epsilon, request.delta, site.filter.order,
+                   public_units(request, site), request.epsilon, request.delta, site.filter.order,
                    family.described, network.groups, request.law)
     return Order(view, run, family, view.statement)
 
 
-def _units(request: Request, site: Site) -> int:
+def public_units(request: Request, site: Site) -> int:
     """Return the public number of patients. Wrong, it costs accuracy and never privacy."""
     units = request.units if request.units is not None else site.policy.units
     if units is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from mechanisms import shuffling
 from mechanisms.gaussian import check_delta, rho
 from mechanisms.gradual import scales_of
 from mechanisms.laplace import check_l1, check_scale
@@ -155,9 +156,26 @@ class RepeatedEvent:
         check_delta(_check_fraction("delta", self.delta))
 
 
+@dataclass(frozen=True, slots=True)
+class ShuffledEvent:
+    """`rows` rows, each noised by a randomizer that is `local`-DP, in a uniformly random order.
+
+    Adding or removing a unit replaces one row. `delta` is what its epsilon is worked out at; no
+    rail is spared it.
+    """
+
+    local: Fraction
+    rows: int
+    delta: Fraction
+
+    def __post_init__(self) -> None:
+        _check_fraction("local", self.local)
+        shuffling.check(self.local, self.rows, _check_fraction("delta", self.delta))
+
+
 Event = (
     LaplaceEvent | GaussianEvent | ThresholdEvent | PureEvent | ExponentialEvent | GradualEvent
-    | SampledGaussianEvent | RepeatedEvent
+    | SampledGaussianEvent | RepeatedEvent | ShuffledEvent
 )
 
 
@@ -208,6 +226,8 @@ def _written(event: Event) -> dict[str, Json]:
             listed = [_written_phases(branch) for branch in branches]
             return {"kind": "best of repeated", "branches": listed, "law": law,
                     "once": _written_phases(once), "gamma": str(gamma), "delta": str(delta)}
+        case ShuffledEvent(local, rows, delta):
+            return {"kind": "shuffled", "local": str(local), "rows": rows, "delta": str(delta)}
     raise ValueError(f"not a privacy event: {event!r}")
 
 
@@ -231,6 +251,9 @@ _READERS: Final[Mapping[str, Callable[[_Fields], Event]]] = {
     "best of repeated": lambda f: RepeatedEvent(
         _branches(f["branches"]), _branches([f["once"]])[0], _text(f["law"]),
         read_fraction(f["gamma"]), read_fraction(f["delta"]),
+    ),
+    "shuffled": lambda f: ShuffledEvent(
+        read_fraction(f["local"]), _integer(f["rows"]), read_fraction(f["delta"])
     ),
 }
 

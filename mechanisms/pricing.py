@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from mechanisms import gaussian, laplace, repetition, sampled
+from mechanisms import gaussian, laplace, repetition, sampled, shuffling
 from mechanisms.event import (
     Event,
     ExponentialEvent,
@@ -16,6 +16,7 @@ from mechanisms.event import (
     PureEvent,
     RepeatedEvent,
     SampledGaussianEvent,
+    ShuffledEvent,
     ThresholdEvent,
 )
 from mechanisms.gradual import scales_of
@@ -80,6 +81,10 @@ def price(event: Event, order: Fraction) -> ExactPrice:
             epsilon = max(sampled.epsilon_for(branch, delta) for branch in branches)
             rdp = max(sampled.rdp(branch, order) for branch in branches)
             return ExactPrice(epsilon, delta, rdp, delta)
+        case ShuffledEvent(local, rows, delta):
+            # (epsilon, delta)-DP is within delta of epsilon-DP, so rail B pays delta as well.
+            epsilon = shuffling.amplified(local, rows, delta)
+            return ExactPrice(epsilon, delta, laplace.pure_rdp(epsilon, order), _ZERO)
         case RepeatedEvent():
             return _repeated(event, order)
     raise ValueError(f"not a privacy event: {event!r}")

@@ -23,6 +23,7 @@ from mechanisms.event import (
     PureEvent,
     RepeatedEvent,
     SampledGaussianEvent,
+    ShuffledEvent,
     ThresholdEvent,
     from_json,
     to_json,
@@ -52,6 +53,8 @@ EVENTS: list[Event] = [
                   "logarithmic", Fraction(1, 37), Fraction(1, 10**6)),
     RepeatedEvent((((0.03125, 2.5, 300), (1.0, 30.0, 1)),), ((1.0, 9.0, 1),),
                   "geometric", Fraction(1, 10), Fraction(1, 10**6)),
+    ShuffledEvent(Fraction(2), 10_000, Fraction(1, 10**6)),
+    ShuffledEvent(Fraction(1, 3), 50_000, Fraction(1, 10**9)),
 ]
 each_event = pytest.mark.parametrize("event", EVENTS, ids=str)
 # The texts that ledgers hold: entries are added here, never changed.
@@ -71,6 +74,9 @@ KEPT = {
     '"once":[["0x1.0000000000000p+0","0x1.0000000000000p+3",1]]}': RepeatedEvent(
         (((0.0390625, 2.0, 3),),), ((1.0, 8.0, 1),), "geometric", Fraction(1, 10),
         Fraction(1, 10**6)
+    ),
+    '{"delta":"1/1000000","kind":"shuffled","local":"2","rows":10000}': ShuffledEvent(
+        Fraction(2), 10_000, Fraction(1, 10**6)
     ),
 }
 
@@ -152,6 +158,9 @@ def test_more_sensitivity_or_less_noise_never_costs_less(event: Event, factor: i
                     lambda q, z, n: (q, z, factor * n),
                 )
             ]
+        case ShuffledEvent(local, rows, delta):
+            worse = [ShuffledEvent(min(Fraction(24), factor * local), rows, delta),
+                     ShuffledEvent(local, max(1, rows // factor), delta)]
         case RepeatedEvent():
             louder, longer = (tuple(
                 tuple(changed(*phase) for phase in branch) for branch in event.branches
