@@ -28,14 +28,12 @@ from engine.budget import Budget
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
 from engine.execution import open_reader, open_unpaid
-from engine.postprocess import Table
 from engine.releases import (
     Kept,
     Known,
     Public,
     fill,
-    finish,
-    given_values,
+    finished,
     keep,
     keep_plan,
     recall,
@@ -323,7 +321,7 @@ class Engine:
         plan, known = recall(bound, plan, kept, data.public)
         due = remaining(plan, frozenset(known))
         if not due.events:
-            table = _finished(bound, plan, known, data.public)
+            table = finished(bound, plan, known, data.public)
             return Result(table, PrivacyLoss.zero(), bool(bound.releases),
                           describe(bound, plan, sql, due.loss))
         receipt = self._charge(ledger, due, sql, who, kept.data_version)
@@ -335,7 +333,7 @@ class Engine:
             described = describe(bound, plan, sql, due.loss)
             keep_plan(kept, described, receipt.seq)
             keep(bound, plan, known, released, kept, data.public, receipt.seq)
-            table = _finished(bound, plan, released, data.public)
+            table = finished(bound, plan, released, data.public)
             return Result(table, receipt.loss, False, described)
         raise Broken  # after the handler has ended, so that no __context__ leads to the failure
 
@@ -354,9 +352,9 @@ class Engine:
         self, ledger: Ledger, due: NoisePlan, sql: str, who: str, data_version: str
     ) -> Receipt:
         return ledger.charge(
-            due.loss, analyst=who, quota=self._quota(who),
-            events_json=to_json(due.events), sql=sql, plan_hash=due.plan_hash,
-            policy_hash=self._policy.policy_hash, data_version=data_version,
+            due.loss, analyst=who, quota=self._quota(who), events_json=to_json(due.events),
+            sql=sql, plan_hash=due.plan_hash, policy_hash=self._policy.policy_hash,
+            data_version=data_version,
         )
 
     # ---- testing --------------------------------------------------------------------------
@@ -368,7 +366,7 @@ class Engine:
         reader = open_unpaid(plan, data.database, insecure_testing=self._ledger is None)
         randomness = self._randomness if noise else None
         plan, known = fill(bound, plan, {}, reader, data.public, randomness, self._randomness)
-        table = _finished(bound, plan, known, data.public)
+        table = finished(bound, plan, known, data.public)
         return Result(table, PrivacyLoss.zero(), False, describe(bound, plan, sql, plan.loss),
                       is_private=False)
 
@@ -410,12 +408,12 @@ class Engine:
         from engine.training import resume as go_on
         from engine.training import train
 
-        who = self._who(analyst)
+        who, site = self._who(analyst), self._site()
         request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
                                 dialect=dialect, buckets=buckets or {}, options=options)
         if resume is not None:
-            return go_on(request, self._site(), resume, progress)
-        return train(request, self._site(), who, self._quota(who), progress)
+            return go_on(request, site, resume, progress)
+        return train(request, site, who, self._quota(who), progress)
 
     def explain_train(
         self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
@@ -425,9 +423,9 @@ class Engine:
         """Say what a training run would do and cost. Free, and the same for every database."""
         from engine.training import plan_training
 
-        request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
-                                dialect=dialect, buckets=buckets or {}, options=options)
-        return plan_training(request, self._site()).run
+        asked = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
+                              dialect=dialect, buckets=buckets or {}, options=options)
+        return plan_training(asked, self._site()).run
 
     def tune(
         self, sql: str, *, label: str, candidates: object, runs: float = 10,
@@ -436,9 +434,8 @@ class Engine:
     ) -> Model:
         """Train the best of a secret number of runs, with settings drawn from the candidates.
 
-        `candidates` are settings, or a grid of them; `runs` is about how many are tried, by a
-        `law` of mechanisms/repetition.py; `how` are the other arguments of `train`, and epsilon
-        is the price of all together. `model.tuned` says what was chosen.
+        `candidates` is a list or a grid of settings, `runs` about how many are tried, `how` the
+        other arguments of `train`: epsilon is the price of all. `model.tuned` says what was chosen.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         from engine.tuning import plan_search, tune
@@ -455,16 +452,15 @@ class Engine:
         """Say what a search would do and cost. Free, and the same for every database."""
         from engine.tuning import plan_search
 
-        request = self._asked(sql, label, how)
-        return plan_search(request, candidates, law, runs, self._site()).plan
+        return plan_search(self._asked(sql, label, how), candidates, law, runs, self._site()).plan
 
     def release_table(
         self, sql: str, *, label: str, analyst: str | None = None, **how: Any
     ) -> NoisedTable:
-        """Release a table of noised rows, one row a patient, for a task: predicting the label.
+        """Release a table of noised rows, one row a patient, to predict the label from.
 
-        `how`: epsilon and delta of the table; units, the public number of its rows; importance, the
-        share of the price that says which attributes matter (docs/tables.md says when not to).
+        `how`: epsilon, delta, units (the public number of rows), importance (the share of the
+        price that finds out which attributes matter). docs/tables.md says when not to.
         Raises Refused or OverBudget, and then nothing is charged.
         """
         from engine.table_release import order_table, release_table
@@ -532,8 +528,8 @@ class Engine:
         """Read the keyword arguments of `train`."""
         named: dict[str, Any] = {"model": "logistic", "epsilon": None, "delta": None,
                                  "rows": None, "units": None, "dialect": "duckdb", "buckets": {}}
-        named |= {name: how[name] for name in named if name in how}
         options = {name: value for name, value in how.items() if name not in named}
+        named |= {name: how[name] for name in named if name in how}
         return self._request(sql, label, **named, options=options)
 
     def _site(self) -> Site:
@@ -679,15 +675,6 @@ class Engine:
         """Return an analyst's cap below the global one, where the policy gives one."""
         quota = None if who is None else self._policy.analysts.get(who)
         return None if quota is None else quota.epsilon
-
-
-def _finished(bound: Bound, plan: NoisePlan, known: Known, public: Public) -> Table:
-    """Run the rest of the SQL on what is released."""
-    given = given_values(bound, plan, known, public)
-    table = finish(bound.rows, bound, plan, known, public, given)
-    if table is None:
-        raise Broken
-    return table
 
 
 def _directory(policy: Policy) -> Path:

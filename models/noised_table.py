@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final
 
@@ -162,7 +162,8 @@ class TablePlan:
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """All columns, the label last."""
-        return tuple(map(Attribute.of, (*self.encoding.features, self.encoding.label)))
+        label = replace(self.encoding.label, nullable=False)  # rows without it are left out
+        return tuple(map(Attribute.of, (*self.encoding.features, label)))
 
     def facts(self) -> dict[str, Any]:
         """Return all of it as plain values: what is hashed."""
@@ -219,6 +220,8 @@ def plan_table(
             parts.append(SampledGaussianEvent((((1.0, multiplier, 1),),), delta - left))
         target = (1 - part) * epsilon
         local = local_for(target, rows, left)
+        # The smallest part that an attribute may get must be noise that can be drawn.
+        laplace.scale_for(LEVELS, (1 - NULL_SHARE) * local / 2 ** (SHARE_BITS + 1))
         shuffled = local > target
         parts.append(ShuffledEvent(local, rows, left) if shuffled else PureEvent(local))
     except ValueError as problem:

@@ -45,6 +45,7 @@ LOCALITY = "tests/engine/test_snapshot_locality.py::"
 STATE = "tests/attacks/test_state_channels.py::"
 TRAINED = "tests/engine/test_record.py::test_a_training_path_replays_on_neighbours"
 EPSILON = "tests/audits/test_empirical_epsilon.py::"
+TABLE = "tests/engine/test_table_release.py::"
 TUNING = "tests/engine/test_tuning.py::"
 STORED = "tests/engine/test_stored_columns.py::"
 BATCHES = "tests/engine/test_batches.py::"
@@ -500,6 +501,20 @@ PLANTED = (
             "        if folder is not None:\n"
             "            (folder.path / f'run {i}').touch()\n",
             (TUNING + "test_nothing_tells_how_many_runs_there_were",)),
+    Planted("a noised table with as many rows as patients", "models/noised_table.py",
+            "    missing = count - len(order)\n", "    missing = 0\n",
+            (TABLE + "test_the_number_of_rows_is_public",)),
+    Planted("a noised table that shows patients before dummies", "models/noised_table.py",
+            "    found: Values = whole[_shuffled(count, randomness)]\n",
+            "    found: Values = whole\n",
+            (TABLE + "test_patients_stand_anywhere_among_dummies",)),
+    Planted("every attribute of a row gets the whole epsilon", "models/noised_table.py",
+            "        return (local / columns,) * columns\n", "        return (local,) * columns\n",
+            (TABLE + "test_the_table_is_what_the_policy_allows",)),
+    Planted("a missing value that is shown as missing", "models/noised_table.py",
+            "        return np.where(flags == 1, -1, moved)\n",
+            "        return np.where((flags == 1) | (values < 0), -1, moved)\n",
+            (TABLE + "test_no_two_values_of_a_row_can_be_told_apart_further_than_stated",)),
     Planted("importance that counts all rows of a patient", "models/importance.py",
             "    rows = table.starts[:-1]\n    shapes", "    rows = np.arange(table.starts[-1])\n"
             "    shapes", (TRAINED,), "importance"),
