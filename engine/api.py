@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from engine.training import Request, Site
     from models.evaluation import Evaluation
     from models.forest import ForestPlan
+    from models.marginal_table import MarginalPlan
     from models.model import Model
     from models.noised_table import NoisedTable, TablePlan
     from models.run import RunPlan
@@ -457,7 +458,7 @@ class Engine:
     def release_table(
         self, sql: str, *, label: str, analyst: str | None = None, **how: Any
     ) -> NoisedTable:
-        """Release a table of noised rows, one row a patient, to predict the label from.
+        """Release a table to predict the label from: drawn rows, or with form="rows" noised ones.
 
         `how`: epsilon, delta, units (the public number of rows), importance (the share of the
         price that finds out which attributes matter). docs/tables.md says when not to.
@@ -470,7 +471,9 @@ class Engine:
             return release_table(order_table(self._asked(sql, label, how), site), site,
                                  self._data.kept, who, self._quota(who))
 
-    def explain_release_table(self, sql: str, *, label: str, **how: Any) -> TablePlan:
+    def explain_release_table(
+        self, sql: str, *, label: str, **how: Any
+    ) -> TablePlan | MarginalPlan:
         """Say what a table would do and cost. Free, and the same for every database."""
         from engine.table_release import order_table
 

@@ -19,6 +19,7 @@ from planner.refusal import Refused
 from planner.training_view import TrainingView, bind_view
 
 if TYPE_CHECKING:
+    from models.marginal_table import MarginalPlan
     from models.noised_table import NoisedTable, TablePlan
 
 IMPORTANCE = 0.2  # of the price
@@ -29,7 +30,7 @@ class TableOrder:
     """A bound and priced table: what is charged, and what the charge pays for."""
 
     view: TrainingView
-    plan: TablePlan
+    plan: TablePlan | MarginalPlan
 
     @property
     def plan_hash(self) -> str:
@@ -41,24 +42,29 @@ class TableOrder:
 def order_table(request: Request, site: Site) -> TableOrder:
     """Text to priced table: reads no row, spends nothing."""
     from models.encoding import Encoding
+    from models.marginal_table import plan_marginals
     from models.noised_table import plan_table
 
-    options = {"importance": IMPORTANCE, "importance_by": "means", **request.options}
-    strange = sorted(set(options) - {"importance", "importance_by"})
+    options = {"importance": IMPORTANCE, "importance_by": "means", "form": "marginals",
+               **request.options}
+    strange = sorted(set(options) - {"importance", "importance_by", "form"})
     if strange or request.rows not in (None, 1) or request.buckets:
         named = strange[0] if strange else "rows" if request.rows else "buckets"
         raise Refused("training-view", f"a noised table has no setting {named}: it has one row a "
-                      "patient", "label, epsilon, delta, units, importance and importance_by")
+                      "patient", "label, epsilon, delta, units, form, importance and importance_by")
     share, by = options["importance"], options["importance_by"]
     if by not in ("means", "information"):
         raise Refused("model", f"importance_by cannot be {by!r}", "importance_by='means'")
     if isinstance(share, bool) or not isinstance(share, int | float):
         raise Refused("model", f"importance cannot be {share!r}", "importance=0.2")
+    if options["form"] not in ("marginals", "rows"):
+        raise Refused("model", f"form cannot be {options['form']!r}", "form='marginals'")
     view = bind_view(request.sql, site.snapshot.catalog, request.label, 1,
                      dialect=request.dialect)
-    plan = plan_table(Encoding(view.features, view.label), public_units(request, site),
-                      float(share), by, request.epsilon, request.delta, site.filter.order)
-    return TableOrder(view, plan)
+    planned = plan_table if options["form"] == "rows" else plan_marginals
+    return TableOrder(view, planned(
+        Encoding(view.features, view.label), public_units(request, site), float(share), by,
+        request.epsilon, request.delta, site.filter.order))
 
 
 def release_table(
@@ -101,12 +107,17 @@ def recalled(order: TableOrder, kept: Kept | None) -> NoisedTable | None:
 def _noised(order: TableOrder, reader: RowReader, site: Site) -> NoisedTable:
     """Read the rows, buy importance, noise all rows.
 
-    Guarantee: what leaves is plan.events, made by models/noised_table.noised_table.
+    Guarantee: what leaves is plan.events, made by models/noised_table.noised_table or by
+    models/marginal_table.drawn_table.
     """
+    from models.marginal_table import MarginalPlan, drawn_table
     from models.noised_table import gathered, noised_table
     from models.table import gather
 
     plan = order.plan
     rows = gathered(reader.chunks(), plan.attributes)
-    table = None if plan.multiplier is None else gather(reader.chunks(), plan.encoding, 1)
+    bought = plan.bought if isinstance(plan, MarginalPlan) else plan.multiplier
+    table = None if bought is None else gather(reader.chunks(), plan.encoding, 1)
+    if isinstance(plan, MarginalPlan):
+        return drawn_table(plan, rows, table, site.randomness)
     return noised_table(plan, rows, table, site.randomness)

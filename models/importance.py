@@ -107,7 +107,7 @@ def _by_information(
         cells = np.zeros((bins, columns), dtype=np.int64)
         np.add.at(cells, (_feature_bins(table.inputs[rows][:, places], bins), labels), 1)
         drawn = gaussian.sample(sigma, cells.size, randomness).reshape(cells.shape)
-        gains.append(_gain((cells + drawn).astype(np.float64), sigma, randomness))
+        gains.append(information_gain((cells + drawn).astype(np.float64), sigma, randomness))
     return _factors(np.array(gains) + FLOOR)
 
 
@@ -156,7 +156,7 @@ def _part_of_bounds(values: Floats, bins: int) -> Places:
 # ---- reading information off noisy tables ------------------------------------------------------
 
 
-def _gain(noisy: Doubles, sigma: float, randomness: Randomness) -> float:
+def information_gain(noisy: Doubles, sigma: float, randomness: Randomness) -> float:
     """Return the root of the mutual information, less what independent columns would show."""
     clipped = np.maximum(noisy, 0)
     total = clipped.sum()

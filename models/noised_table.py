@@ -67,6 +67,11 @@ class Attribute:
         return cls(feature, int(width / unit) + 1 if whole else LEVELS if width > 0 else 1)
 
     @property
+    def is_moment(self) -> bool:
+        """Whether it is a date or a timestamp."""
+        return self.feature.coding is Coding.MOMENT
+
+    @property
     def is_number(self) -> bool:
         """Whether it gets Laplace noise; a category gets randomized response."""
         return self.feature.coding in (Coding.NUMBER, Coding.MOMENT)
@@ -162,13 +167,12 @@ class TablePlan:
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """All columns, the label last."""
-        label = replace(self.encoding.label, nullable=False)  # rows without it are left out
-        return tuple(map(Attribute.of, (*self.encoding.features, label)))
+        return attributes_of(self.encoding)
 
     def facts(self) -> dict[str, Any]:
         """Return all of it as plain values: what is hashed."""
-        return {"encoding": self.encoding.to_dict(), "rows": self.rows, "local": str(self.local),
-                "share": str(self.share), "multiplier": self.multiplier,
+        return {"form": "rows", "encoding": self.encoding.to_dict(), "rows": self.rows,
+                "local": str(self.local), "share": str(self.share), "multiplier": self.multiplier,
                 "importance_by": self.importance_by, "levels": LEVELS,
                 "null_share": str(NULL_SHARE)}
 
@@ -189,6 +193,22 @@ class TablePlan:
         ))
 
 
+def attributes_of(encoding: Encoding) -> tuple[Attribute, ...]:
+    """Return all columns, the label last. Raises Refused for what cannot be released."""
+    label = replace(encoding.label, nullable=False)  # rows without it are left out
+    return tuple(map(Attribute.of, (*encoding.features, label)))
+
+
+def check_share(encoding: Encoding, rows: int, share: float) -> None:
+    """Refuse a table of too many cells, of columns that none can have, or of no such share."""
+    columns = len(attributes_of(encoding))
+    if not 0 <= share <= 0.5:
+        raise Refused("model", f"importance cannot be {share!r}", "importance=0.2")
+    if rows * columns > CELLS_MAX:
+        raise Refused("too-large", f"a table of {rows:,} rows and {columns} columns is too large",
+                      f"fewer columns: at most {CELLS_MAX:,} cells")
+
+
 def plan_table(
     encoding: Encoding, rows: int, share: float, importance_by: str, epsilon: Fraction,
     delta: Fraction, order: Fraction,
@@ -199,16 +219,9 @@ def plan_table(
     that are noised and shuffled (`padded`), so they are one ShuffledEvent, or a PureEvent where
     shuffling gains nothing; the importance is one Gaussian release before it.
     """
-    if not 0 <= share <= 0.5:
-        raise Refused("model", f"importance cannot be {share!r}", "importance=0.2")
+    check_share(encoding, rows, share)
     if not delta > 0:
-        raise Refused("delta", "a noised table needs a delta above zero", "delta=1e-6")
-    attributes = (*encoding.features, encoding.label)
-    for feature in attributes:
-        Attribute.of(feature)
-    if rows * len(attributes) > CELLS_MAX:
-        raise Refused("too-large", f"a table of {rows:,} rows and {len(attributes)} columns is too "
-                      "large", f"fewer columns: at most {CELLS_MAX:,} cells")
+        raise Refused("delta", "a released table needs a delta above zero", "delta=1e-6")
     part = Fraction(round(share * 2**SHARE_BITS), 2**SHARE_BITS)
     parts: list[Event] = []
     multiplier, left = None, delta
@@ -330,10 +343,10 @@ def noised_table(
     names = [attribute.feature.name for attribute in attributes]
     found = {} if scales is None else dict(zip(names[:-1], scales.tolist(), strict=True))
     return NoisedTable(
-        columns=tuple(names),
+        form="rows", columns=tuple(names),
         values=tuple(tuple(attribute.shown(noisy[:, i]))
                      for i, attribute in enumerate(attributes)),
-        moments=tuple(a.feature.name for a in attributes if a.feature.coding is Coding.MOMENT),
+        moments=tuple(a.feature.name for a in attributes if a.is_moment),
         epsilons=dict(zip(names, map(float, epsilons), strict=True)),
         noise={n: a.says(e) for n, a, e in zip(names, attributes, epsilons, strict=True)},
         importance=found, local=float(plan.local), cost=plan.cost,
@@ -347,11 +360,13 @@ def noised_table(
 class NoisedTable:
     """A released table. It is public: what is done with it costs nothing.
 
-    `values` are columns; `epsilons` is each attribute's part of what one row has by itself
-    (`local`), `noise` says what was done to it, `importance` what divided the parts. Columns of
-    `moments` are seconds since 1970. Some rows are dummies, and which is not known.
+    `values` are columns; columns of `moments` are seconds since 1970. `noise` says what was done to
+    each attribute, `importance` what divided the price. In the form "rows" `epsilons` is each
+    attribute's part of what one row has by itself (`local`), and some rows are dummies; in the
+    form "marginals" it is what an attribute's counts would cost alone, and no row is a patient's.
     """
 
+    form: str
     columns: tuple[str, ...]
     values: tuple[tuple[Any, ...], ...] = field(repr=False)
     moments: tuple[str, ...]
@@ -377,15 +392,15 @@ class NoisedTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return {"columns": self.columns, "values": self.values, "moments": self.moments,
-                "epsilons": dict(self.epsilons), "noise": dict(self.noise),
+        return {"form": self.form, "columns": self.columns, "values": self.values,
+                "moments": self.moments, "epsilons": dict(self.epsilons), "noise": dict(self.noise),
                 "importance": dict(self.importance), "local": self.local}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], cost: PrivacyLoss) -> NoisedTable:
         """Read what `to_dict` wrote."""
         return cls(
-            tuple(fields["columns"]), tuple(map(tuple, fields["values"])),
+            fields["form"], tuple(fields["columns"]), tuple(map(tuple, fields["values"])),
             tuple(fields["moments"]), fields["epsilons"], fields["noise"], fields["importance"],
             fields["local"], cost, cached=True,
         )
@@ -393,8 +408,10 @@ class NoisedTable:
     def __str__(self) -> str:
         stamp = "" if self.is_private else "NOT PRIVATE  "
         width = max(map(len, self.columns))
-        lines = [f"{stamp}{len(self):,} noised rows (patients and dummies), cost {self.cost}",
-                 f"one row by itself: epsilon {self.local:.4g}"]
+        lines = [f"{stamp}{len(self):,} rows drawn from noisy counts, cost {self.cost}"]
+        if self.form == "rows":
+            lines = [f"{stamp}{len(self):,} noised rows (patients and dummies), cost {self.cost}",
+                     f"one row by itself: epsilon {self.local:.4g}"]
         lines += [f"  {name:{width}}  epsilon {self.epsilons[name]:.3g}, {self.noise[name]}"
                   for name in self.columns]
         return "\n".join(lines)
