@@ -119,5 +119,5 @@ def _noised(order: TableOrder, reader: RowReader, site: Site) -> NoisedTable:
     bought = plan.bought if isinstance(plan, MarginalPlan) else plan.multiplier
     table = None if bought is None else gather(reader.chunks(), plan.encoding, 1)
     if isinstance(plan, MarginalPlan):
-        return drawn_table(plan, rows, table, site.randomness)
-    return noised_table(plan, rows, table, site.randomness)
+        return drawn_table(plan, rows, table, site.randomness.bytes(32))
+    return noised_table(plan, rows, table, site.randomness.bytes(32))

@@ -24,7 +24,16 @@ from mechanisms.randomized_response import uniform
 from mechanisms.randomness import Randomness
 from models.encoding import Encoding
 from models.importance import importance, information_gain
-from models.noised_table import Attribute, NoisedTable, Values, attributes_of, check_share
+from models.noised_table import (
+    IMPORTANCE,
+    NOISE,
+    ROWS,
+    Attribute,
+    NoisedTable,
+    Values,
+    attributes_of,
+    check_share,
+)
 from models.table import Table
 from planner.refusal import Refused
 
@@ -106,9 +115,11 @@ def plan_marginals(
 
 
 def drawn_table(
-    plan: MarginalPlan, rows: Values, table: Table | None, randomness: Randomness
+    plan: MarginalPlan, rows: Values, table: Table | None, key: bytes
 ) -> NoisedTable:
     """Buy importance, count every attribute beside the label with noise, draw rows.
+
+    `key` is a fresh secret, from which all randomness comes.
 
     Guarantee: plan.event. Each patient is one of `rows`, so once in one cell of each table of
     counts; table j gets noise sigma_j, and the sum of 1/sigma_j^2 is at most 1/multiplier^2, by
@@ -116,9 +127,10 @@ def drawn_table(
     """
     attributes, scales = plan.attributes, None
     if plan.bought is not None and table is not None:
-        scales = importance(plan.encoding, table, plan.bought, randomness, plan.importance_by)
+        scales = importance(plan.encoding, table, plan.bought,
+                            Randomness.keyed(key, IMPORTANCE), plan.importance_by)
     sigmas = sigmas_for(scales, len(attributes), plan.multiplier)
-    label = attributes[-1]
+    label, randomness = attributes[-1], Randomness.keyed(key, NOISE)
     classes = _places(label, rows[:, -1])
     counts = [
         noisy_counts(_places(attribute, rows[:, i]), classes, (bins(attribute), bins(label)),
@@ -126,7 +138,7 @@ def drawn_table(
         for i, attribute in enumerate(attributes[:-1])
     ]
     alone = noisy_counts(classes, np.zeros_like(classes), (bins(label), 1), sigmas[-1], randomness)
-    drawn = _draw_rows(plan, counts, alone[:, 0], sigmas, randomness)
+    drawn = _draw_rows(plan, counts, alone[:, 0], sigmas, Randomness.keyed(key, ROWS))
     names = [attribute.feature.name for attribute in attributes]
     found = {} if scales is None else dict(zip(names[:-1], scales.tolist(), strict=True))
     epsilons = [float(gaussian.epsilon_for(gaussian.rho(((1, s),)), plan.event.delta))

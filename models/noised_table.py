@@ -35,6 +35,8 @@ LEVELS: Final = 2**16  # of a number, at most: equal parts of its bounds
 DAY: Final = 86_400
 NULL_SHARE: Final = Fraction(1, 5)  # of a nullable number's epsilon, for whether it is there
 SHARE_BITS: Final = 20
+# Places of a table's randomness: what is bought, which rows stand where, and their noise.
+IMPORTANCE, ROWS, NOISE = 1, 2, 3
 CELLS_MAX: Final = 5_000_000
 KINDS: Final = (Coding.NUMBER, Coding.TRUTH, Coding.MOMENT, Coding.CHOICE)
 Values = npt.NDArray[np.int64]
@@ -326,9 +328,11 @@ def split_by(
 
 
 def noised_table(
-    plan: TablePlan, rows: Values, table: Table | None, randomness: Randomness
+    plan: TablePlan, rows: Values, table: Table | None, key: bytes
 ) -> NoisedTable:
     """Buy importance, divide a row's epsilon by it, fill up, shuffle and noise: all that leaves.
+
+    `key` is a fresh secret, from which all randomness comes.
 
     Guarantee: plan.events, one after another. Importance is of all patients in `table`, whose rows
     are `rows`.
@@ -336,10 +340,11 @@ def noised_table(
     attributes = plan.attributes
     scales = None
     if plan.multiplier is not None and table is not None:
-        scales = importance(plan.encoding, table, plan.multiplier, randomness, plan.importance_by)
+        scales = importance(plan.encoding, table, plan.multiplier,
+                            Randomness.keyed(key, IMPORTANCE), plan.importance_by)
     epsilons = split_by(scales, len(attributes), plan.local)
-    whole = padded(rows, plan.rows, attributes, randomness)
-    noisy = noised_rows(whole, epsilons, attributes, randomness)
+    whole = padded(rows, plan.rows, attributes, Randomness.keyed(key, ROWS))
+    noisy = noised_rows(whole, epsilons, attributes, Randomness.keyed(key, NOISE))
     names = [attribute.feature.name for attribute in attributes]
     found = {} if scales is None else dict(zip(names[:-1], scales.tolist(), strict=True))
     return NoisedTable(

@@ -33,6 +33,7 @@ import models.descent
 import models.evaluation
 import models.forest
 import models.importance
+import models.marginal_table
 import models.statistics
 import models.tuning
 from engine import Engine, Refused
@@ -185,6 +186,7 @@ def _watched(found: Recording, like: Recording | None) -> Iterator[None]:
         (models.class_weights, "gaussian"): _counted("class weights", "counts", met),
         (models.statistics, "gaussian"): _counted("sums", "sums", met),
         (models.forest, "gaussian"): _counted("leaves", "cells", met),
+        (models.marginal_table, "gaussian"): _counted("counts", "cells", met),
     }
     with pytest.MonkeyPatch.context() as patch:
         for (module, name), wrapped in places.items():
@@ -280,7 +282,8 @@ def _counted(name: str, local: str, met: Any) -> Any:
                         reach**2, given, lambda: cells + drawn)
             return noisy - cells
 
-        return SimpleNamespace(sample=sample)
+        return SimpleNamespace(sample=sample, rho=true.rho, epsilon_for=true.epsilon_for,
+                               multiplier_for=true.multiplier_for)
 
     return wrap
 

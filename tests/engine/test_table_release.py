@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import models.marginal_table
 import models.noised_table
 from engine import Broken, Engine, OverBudget, Refused
 from engine.clinic import clinic_policy
@@ -28,6 +29,8 @@ from tests.engine.record import Recording, differences, record
 VIEW = ("SELECT birth_year, sex, los, department, visit_date, cost, readmitted FROM visits "
         "JOIN patients USING (patient_id)")
 ASKED: dict[str, Any] = {"label": "readmitted", "epsilon": 1.0, "delta": 1e-6, "units": 40}
+ROWS = {**ASKED, "form": "rows"}
+each_form = pytest.mark.parametrize("form", ["marginals", "rows"])
 NEWCOMERS = ("with a greedy patient", "with a dirty patient", "with a plain patient")
 
 
@@ -43,9 +46,11 @@ def engine(base_path: Path, tmp_path: Path) -> Iterator[Engine]:
 # ---- money -----------------------------------------------------------------------------------
 
 
+@each_form
 def test_a_table_is_one_charge_at_the_price_explained_and_again_is_free(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
+    asked = {**ASKED, "form": form}
     spent: list[float] = []
     chunks = RowReader.chunks
 
@@ -54,19 +59,19 @@ def test_a_table_is_one_charge_at_the_price_explained_and_again_is_free(
         return chunks(reader)
 
     monkeypatch.setattr(RowReader, "chunks", watched)
-    plan = engine.explain_release_table(VIEW, **ASKED)
+    plan = engine.explain_release_table(VIEW, **asked)
     assert (engine.history(), spent) == ((), [])
-    made = engine.release_table(VIEW, **ASKED)
+    made = engine.release_table(VIEW, **asked)
     (charge,) = engine.history()
     assert charge.loss == plan.cost == made.cost
     assert loss_of(from_json(charge.events_json), engine._filter.order) == charge.loss
     assert 0.9 < charge.loss.epsilon <= 1.0
     assert min(spent) > 0.9
-    again = engine.release_table(VIEW, **ASKED)
+    again = engine.release_table(VIEW, **asked)
     assert again.cached
     assert (again.values, again.epsilons, again.cost.epsilon) == (made.values, made.epsilons, 0)
     assert len(engine.history()) == 1
-    engine.release_table(VIEW, **{**ASKED, "epsilon": 0.9})
+    engine.release_table(VIEW, **{**asked, "epsilon": 0.9})
     assert len(engine.history()) == 2
 
 
@@ -85,7 +90,7 @@ def test_what_goes_wrong_after_the_charge_says_nothing(
     def fail(*_: object) -> None:
         raise ValueError("could not convert string 'Anna'")
 
-    monkeypatch.setattr("models.noised_table.padded", fail)
+    monkeypatch.setattr("models.noised_table.gathered", fail)
     with pytest.raises(Broken) as caught:
         engine.release_table(VIEW, **ASKED)
     assert caught.value.__context__ is None
@@ -93,7 +98,7 @@ def test_what_goes_wrong_after_the_charge_says_nothing(
 
 
 def test_shuffling_is_priced_where_rows_are_many(base: Engine) -> None:
-    few, many = (base.explain_release_table(VIEW, **{**ASKED, "units": units}) for units in
+    few, many = (base.explain_release_table(VIEW, **{**ROWS, "units": units}) for units in
                  (40, 8_000))
     assert few.local < 1 < 2.5 < many.local
     assert isinstance(many.events[-1], ShuffledEvent)
@@ -104,14 +109,19 @@ def test_shuffling_is_priced_where_rows_are_many(base: Engine) -> None:
 # ---- what leaves -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("units", [10, 29, 40])
-def test_the_number_of_rows_is_public(clinics: dict[str, Engine], units: int) -> None:
+@each_form
+@pytest.mark.parametrize("units", [10, 40])
+def test_the_number_of_rows_is_public(
+    clinics: dict[str, Engine], units: int, form: str
+) -> None:
     for engine in clinics.values():
-        assert len(engine.release_table(VIEW, **{**ASKED, "units": units})) == units
+        table = engine.release_table(VIEW, **{**ASKED, "units": units, "form": form})
+        assert len(table) == units
 
 
-def test_the_table_is_what_the_policy_allows(base: Engine) -> None:
-    table = base.release_table(VIEW, **ASKED)
+@each_form
+def test_the_table_is_what_the_policy_allows(base: Engine, form: str) -> None:
+    table = base.release_table(VIEW, **ASKED, form=form)
     frame = table.to_pandas()
     assert list(frame.columns) == ["birth_year", "sex", "los", "department", "visit_date", "cost",
                                    "readmitted"]
@@ -120,13 +130,14 @@ def test_the_table_is_what_the_policy_allows(base: Engine) -> None:
     assert frame["visit_date"].dropna().between("2015-01-01", "2026-12-31").all()
     assert frame["readmitted"].isin([True, False]).all()
     assert str(table).startswith("NOT PRIVATE")
-    assert "Laplace noise" in table.noise["los"]
-    assert sum(table.epsilons.values()) <= table.local * (1 + 1e-9)
     assert set(table.importance) == set(table.columns) - {"readmitted"}
-    even = base.release_table(VIEW, **ASKED, importance=0)
+    even = base.release_table(VIEW, **ASKED, form=form, importance=0)
     assert even.importance == {}
-    assert sum(even.epsilons.values()) == pytest.approx(even.local)
     assert len(set(even.epsilons.values())) == 1
+    if form == "rows":
+        assert "Laplace noise" in table.noise["los"]
+        assert sum(table.epsilons.values()) <= table.local * (1 + 1e-9)
+        assert sum(even.epsilons.values()) == pytest.approx(even.local)
 
 
 def released(engine: Engine, like: Recording | None = None, **change: Any) -> Recording:
@@ -147,7 +158,7 @@ def released(engine: Engine, like: Recording | None = None, **change: Any) -> Re
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(models.noised_table, "noised_rows", watched)
             patch.setattr(engine, "_randomness", Randomness.seeded(7))  # chance is held fixed
-            table = engine.release_table(VIEW, **{**ASKED, **change})
+            table = engine.release_table(VIEW, **{**ROWS, **change})
         return str(table), seen[0], kept[0][2], kept[0][:2], repr(table.values)
 
     return record(run, like)
@@ -212,6 +223,98 @@ def test_a_number_of_rows_from_the_data_is_found(
     one = released(clinics["base"])
     found = [text for name in NEWCOMERS for text in unlike(one, released(clinics[name], one))]
     assert any("something else" in text for text in found)
+
+
+# ---- rows drawn from noisy counts --------------------------------------------------------------
+
+
+def drawn(engine: Engine, like: Recording | None = None, **change: Any) -> Recording:
+    """Record one table of drawn rows; its result is all that an analyst holds."""
+
+    def run() -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "_randomness", Randomness.seeded(7))  # chance is held fixed
+            table = engine.release_table(VIEW, **{**ASKED, **change})
+        return str(table), table.values, dict(table.importance)
+
+    return record(run, like)
+
+
+@pytest.mark.parametrize("change", [{}, {"importance": 0}, {"importance_by": "information"},
+                                    {"label": "department"}, {"label": "los"}])
+def test_counts_replay_on_neighbours(clinics: dict[str, Engine], change: dict[str, Any]) -> None:
+    """Each patient is once in one cell of each table; with the noisy counts frozen nothing else of
+    the patients reaches the drawn rows."""
+    one = drawn(clinics["base"], **change)
+    assert [p.public[0] for p in one.primitives].count("counts") == 7
+    for name in NEWCOMERS:
+        assert list(differences(one, drawn(clinics[name], one, **change))) == [], name
+
+
+def test_all_counts_together_cost_what_was_charged(base: Engine) -> None:
+    """The sum of 1/sigma^2 of all that met noise, importance included, is that of the charge."""
+    for change in ({}, {"importance": 0.5}, {"importance": 0}):
+        plan = base.explain_release_table(VIEW, **ASKED, **change)
+        found = drawn(base, **change)
+        seen = sum(1 / Fraction(p.public[-1]) ** 2 for p in found.primitives)
+        (event,) = plan.events
+        stated = sum(1 / Fraction(sigma) ** 2 for _, sigma in event.parts)
+        assert float(seen / stated) == pytest.approx(1, abs=1e-6)
+        assert seen <= stated
+        assert 0.95 < plan.cost.epsilon <= 1.0
+
+
+def test_rows_counted_twice_are_found(
+    clinics: dict[str, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = models.marginal_table.np.add.at
+
+    class Twice:
+        at = staticmethod(lambda cells, places, _: true(cells, places, 2))
+
+    monkeypatch.setattr(models.marginal_table.np, "add", Twice)
+    one = drawn(clinics["base"], importance=0)
+    found = [text for name in NEWCOMERS
+             for text in differences(one, drawn(clinics[name], one, importance=0))]
+    assert any("squared L2" in text for text in found)
+
+
+def test_drawn_rows_look_like_the_patients(tmp_path: Path) -> None:
+    path = tmp_path / "d.duckdb"
+    with duckdb.connect(str(path)) as c:
+        c.execute("CREATE TABLE people AS SELECT i AS id, (i * 7919) % 100 AS x, i % 4 = 0 AS z, "
+                  "(i * 7919) % 100 > 69 AS y FROM range(4000) t(i)")
+    (tmp_path / "p.yaml").write_text(
+        f"discreet: 1\ndatabase: {path}\nledger: {path}.sqlite\nunits: 4000\n"
+        "budget: {epsilon: 5, delta: 1.0e-5}\nunit: people.id\ntables:\n  people:\n"
+        "    one_row_per_unit: true\n"
+        "    columns: {id: unit, x: {integer: [0, 99]}, z: boolean, y: boolean}\n")
+    with Engine.open(tmp_path / "p.yaml", insecure_testing=True, seed=1) as engine:
+        frame = engine.release_table("SELECT x, z, y FROM people", label="y",
+                                     epsilon=2.0).to_pandas()
+    told = frame.dropna()
+    assert len(told) > 3_900
+    assert 0.27 < told["y"].mean() < 0.33
+    assert 0.21 < told["z"].astype(bool).mean() < 0.29
+    assert told.loc[told["y"].astype(bool), "x"].quantile(0.05) >= 60
+    assert (told["x"] > 69).corr(told["y"].astype(bool)) > 0.85
+
+
+@pytest.mark.parametrize(("noisy", "found"), [
+    ([5.0, -1.0, 3.0], [4.5, 0.0, 2.5]), ([4.0, 6.0], [4.0, 6.0]), ([-3.0, 1.0, 0.5], [1, 1, 1]),
+])
+def test_counts_are_projected(noisy: list[float], found: list[float]) -> None:
+    assert models.marginal_table.projected(np.array(noisy)).tolist() == found
+
+
+@pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 61, 127])
+def test_a_value_is_drawn_within_its_own_bin(size: int) -> None:
+    attribute = Attribute(Feature("x", Coding.NUMBER, True, 0.0, size - 1.0, whole=True), size)
+    places = models.marginal_table._places(attribute, np.arange(-1, size))
+    assert places.max() < models.marginal_table.bins(attribute)
+    assert places[0] == min(16, size)
+    again = models.marginal_table._within(attribute, places, Randomness.seeded(1))
+    assert (models.marginal_table._places(attribute, again) == places).all()
 
 
 # ---- noise of one attribute -------------------------------------------------------------------
@@ -319,7 +422,9 @@ def test_one_row_a_patient_whatever_the_statement_gives() -> None:
     (VIEW, {"rows": 4}, "no setting rows"), (VIEW, {"steps": 4}, "no setting steps"),
     (VIEW, {"importance": 0.9}, "importance cannot"), (VIEW, {"importance": "x"}, "importance"),
     (VIEW, {"importance_by": "x"}, "importance_by"), (VIEW, {"delta": 0}, "delta above zero"),
-    (VIEW, {"epsilon": 1e-3}, "no table has this price"), (VIEW, {"epsilon": 0}, "above zero"),
+    (VIEW, {"epsilon": 1e-3, "form": "rows"}, "no table has this price"),
+    (VIEW, {"epsilon": 0}, "above zero"), (VIEW, {"form": "x"}, "form cannot"),
+    (VIEW, {"delta": 0, "form": "rows"}, "delta above zero"),
     (VIEW, {"units": 10**6}, "too large"),
 ])
 def test_what_cannot_be_a_table_is_refused(
