@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Broken
@@ -181,6 +182,7 @@ def _search(
     from models.table import split_units
 
     plan = search.plan
+    began = datetime.now(UTC)  # the card says when it began: its end would tell how long it took
     tables: dict[Encoding, Table] = {}
     table = _table(tables, search, 0, reader)
     share = plan.runs[0].settings.holdout
@@ -204,7 +206,7 @@ def _search(
         raise Broken
     metrics = evaluate(family.network, best.parameters, table, measuring, plan.measuring,
                        Randomness.keyed(key, MEASURES))
-    return _kept(search, best, metrics, site, folder, cost, seq)
+    return _kept(search, best, metrics, site, folder, cost, seq, began)
 
 
 def _run_once(
@@ -252,7 +254,7 @@ def _scaled(table: Table, run: RunPlan, scales: tuple[float, ...]) -> Table:
 
 def _kept(
     search: Search, best: _Best, metrics: Any, site: Site, folder: RunFolder | None,
-    cost: PrivacyLoss, seq: int | None,
+    cost: PrivacyLoss, seq: int | None, began: datetime,
 ) -> Model:
     """Make the model of a finished search, store it, and mark the search as ended."""
     from models.model import Card, Model
@@ -266,7 +268,8 @@ def _kept(
                   scoring(run) / plan.choosing, len(plan.candidates), round(plan.law.mean, 6))
     card = card_of(order.view, run, site.policy, site.snapshot.data_version, cost, metrics, seq)
     made = Model(run.family, run.encoding, run.settings, best.parameters, cost,
-                 Card({**card.facts, "chosen": str(tuned)}), metrics, site.ledger is not None,
+                 Card({**card.facts, "trained": began.isoformat(timespec="seconds"),
+                       "chosen": str(tuned)}), metrics, site.ledger is not None,
                  best.scales, own_architecture(run, order.family), tuned)
     if folder is not None:
         made.save(folder.model)

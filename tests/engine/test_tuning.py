@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,23 @@ def test_nothing_tells_how_many_runs_there_were(
         traces.append((shown, files, facts, model.tuned.runs, model.tuned.deviation,
                        model.parameters.shape, engine.history()[-1].events_json))
     assert traces[0] == traces[1]
+
+
+def test_a_card_does_not_tell_how_long_a_search_took(
+    base: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The charge says when it began; beside the end, that would tell about how many runs it had."""
+    first: list[datetime] = []
+    true = models.tuning.score
+
+    def slow(*given: Any) -> float:
+        first.append(datetime.now(UTC))
+        time.sleep(1.1 if len(first) == 1 else 0)
+        return true(*given)
+
+    monkeypatch.setattr(models.tuning, "score", slow)
+    model = base.tune(VIEW, **FAST)
+    assert datetime.fromisoformat(model.card["trained"]) <= first[0]
 
 
 def test_what_goes_wrong_after_the_charge_says_nothing(
