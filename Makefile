@@ -27,8 +27,9 @@ help:
 demo: $(VENV)/demo
 	@$(BIN)/discreet demo
 
+# Files are handed out whole, to as many processes as there are cores.
 test: lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 10
 
 audit: $(VENV)/dev
 	@DISCREET_FIGURES=benchmarks/results/audits.json $(BIN)/python -m pytest -m audit

@@ -11,7 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.accuracy import (
     Account,
@@ -59,6 +59,7 @@ from planner.policy import Policy, read_policy
 from planner.price import NoisePlan, exact, price, remaining
 from planner.race import raced
 from planner.refusal import Refused
+from planner.repair import taught
 from planner.split import read_split, split_of
 from planner.target import Aim, aim_at, read_target
 from planner.target_cost import expected_cost
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
 MEMORY = "4GB"
 SECONDS_MAX = 600.0
 Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +249,9 @@ class Engine:
         if noiseless or is_infinite(settings.epsilon):
             return self._look_behind(sql, settings, data)
         if settings.split:
-            return self._answer_divided(self._divided(sql, settings, data), who, data)
-        bound, plan, aim = self._aimed(sql, settings, data)
+            return self._answer_divided(
+                self._taught(self._divided, sql, settings, data), who, data)
+        bound, plan, aim = self._taught(self._aimed, sql, settings, data)
         if aim is not None and aim.levels:
             return self._answer_within(Question(sql, bound, aim, data.public, data.database), who,
                                        data, strict)
@@ -262,46 +265,50 @@ class Engine:
 
     def _plan(self, sql: str, settings: Settings, data: Data) -> tuple[Bound, NoisePlan]:
         """Text to priced plan: reads no row, spends nothing."""
-        return self._aimed(sql, settings, data)[:2]
+        return self._taught(self._aimed, sql, settings, data)[:2]
 
     def _aimed(
         self, sql: str, settings: Settings, data: Data
     ) -> tuple[Bound, NoisePlan, Aim | None]:
         """Text to priced plan, and to how it meets an accuracy target if there is one."""
-        try:
-            parsed = parse(sql, settings.dialect)
-            settings = with_options(settings, parsed.options)
-            epsilon, delta = self._wanted(settings)
-            bound = bind(parsed, data.snapshot.catalog)
-            bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
-            if settings.error is None:
-                if settings.bounds is Bounds.RACE:
-                    bounded = raced(bounded, bound)
-                pilots = pilots_of(bounded, bound, data.snapshot.catalog, settings.bounds,
-                                   settings.rows)
-                return bound, price(bounded, epsilon, delta, self._filter.order,
-                                    pilots=pilots), None
-            target = read_target(settings.error, settings.confidence, settings.error_for)
-            aim = aim_at(target, bound, bounded, epsilon, delta, self._filter.order)
-            return bound, aim.plan, aim
-        except Refused as refusal:
-            raise refusal.located(sql) from None
+        parsed = parse(sql, settings.dialect)
+        settings = with_options(settings, parsed.options)
+        epsilon, delta = self._wanted(settings)
+        bound = bind(parsed, data.snapshot.catalog)
+        bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
+        if settings.error is None:
+            if settings.bounds is Bounds.RACE:
+                bounded = raced(bounded, bound)
+            pilots = pilots_of(bounded, bound, data.snapshot.catalog, settings.bounds,
+                               settings.rows)
+            return bound, price(bounded, epsilon, delta, self._filter.order,
+                                pilots=pilots), None
+        target = read_target(settings.error, settings.confidence, settings.error_for)
+        aim = aim_at(target, bound, bounded, epsilon, delta, self._filter.order)
+        return bound, aim.plan, aim
 
     def _divided(self, sql: str, settings: Settings, data: Data) -> Divided:
         """Text to a plan whose epsilon its answers divide: reads no row, spends nothing."""
+        parsed = parse(sql, settings.dialect)
+        settings = with_options(settings, parsed.options)
+        if settings.error is not None or settings.bounds in (Bounds.AUTO, Bounds.RACE):
+            raise Refused("split", "split='auto' takes the whole epsilon under the declared "
+                          "bounds", "split='auto' without an error and without bounds=")
+        epsilon, delta = self._wanted(settings)
+        bound = bind(parsed, data.snapshot.catalog)
+        bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
+        split = split_of(bound, bounded, epsilon, delta, self._filter.order)
+        return Divided(sql, bound, split, data.public, data.database)
+
+    def _taught(
+        self, road: Callable[[str, Settings, Data], T], sql: str, settings: Settings, data: Data
+    ) -> T:
+        """Go down a road; what it refuses comes with the nearest question that it accepts."""
         try:
-            parsed = parse(sql, settings.dialect)
-            settings = with_options(settings, parsed.options)
-            if settings.error is not None or settings.bounds in (Bounds.AUTO, Bounds.RACE):
-                raise Refused("split", "split='auto' takes the whole epsilon under the declared "
-                              "bounds", "split='auto' without an error and without bounds=")
-            epsilon, delta = self._wanted(settings)
-            bound = bind(parsed, data.snapshot.catalog)
-            bounded = tuple(bound_release(r, settings.rows) for r in bound.releases)
-            split = split_of(bound, bounded, epsilon, delta, self._filter.order)
-            return Divided(sql, bound, split, data.public, data.database)
+            return road(sql, settings, data)
         except Refused as refusal:
-            raise refusal.located(sql) from None
+            raise taught(refusal, sql, data.snapshot.catalog,
+                         lambda text: road(text, settings, data), settings.dialect) from None
 
     def _answer_divided(self, question: Divided, who: str, data: Data) -> Result:
         """The road of a question whose epsilon its answers divide (engine/split.py)."""
@@ -381,13 +388,13 @@ class Engine:
                 settings = replace(settings, bounds=Bounds.DECLARED)
             bound, plan = self._plan(sql, settings, data)
         else:
-            try:
-                bound = bind(parse(sql, settings.dialect), data.snapshot.catalog)
-                bounded = tuple(bound_release(r, None, unbounded=True) for r in bound.releases)
-            except Refused as refusal:
-                raise refusal.located(sql) from None
-            plan = exact(bounded, self._filter.order)
+            bound, plan = self._taught(self._exact, sql, settings, data)
         return self._test(sql, bound, plan, data, noise=False)
+
+    def _exact(self, sql: str, settings: Settings, data: Data) -> tuple[Bound, NoisePlan]:
+        bound = bind(parse(sql, settings.dialect), data.snapshot.catalog)
+        bounded = tuple(bound_release(r, None, unbounded=True) for r in bound.releases)
+        return bound, exact(bounded, self._filter.order)
 
     # ---- training -------------------------------------------------------------------------
 
@@ -560,8 +567,8 @@ class Engine:
         settings = Settings(epsilon, delta, rows, dialect, read_bounds(bounds), error, confidence,
                             error_for, read_split(split))
         if settings.split:
-            return explain_divided(self._divided(sql, settings, data), data.kept)
-        bound, plan, aim = self._aimed(sql, settings, data)
+            return explain_divided(self._taught(self._divided, sql, settings, data), data.kept)
+        bound, plan, aim = self._taught(self._aimed, sql, settings, data)
         known: Known = {}
         if data.kept is not None and (aim is None or not aim.levels):
             plan, known = recall(bound, plan, data.kept, data.public)

@@ -47,6 +47,7 @@ from planner.parse import TEXTS_MAX, parse, split
 from planner.price import remaining
 from planner.refusal import Refused
 from planner.relation import Nothing
+from planner.repair import taught
 from planner.workload import (
     Levels,
     Recipe,
@@ -86,11 +87,15 @@ def plan_batch(texts: str | Sequence[str], terms: Terms, catalog: Catalog) -> Wo
     """
     asked = []
     for number, sql in enumerate(_separate(texts, terms.dialect), start=1):
+        def judge(text: str, number: int = number) -> Asked:
+            return _asked(text, number, terms, catalog)
+
         try:
-            asked.append(_asked(sql, number, terms, catalog))
+            asked.append(judge(sql))
         except Refused as refusal:
-            raise Refused(refusal.rule, f"question {number}: {refusal.message}", refusal.hint,
-                          refusal.position, sql) from None
+            found = taught(refusal, sql, catalog, judge, terms.dialect)
+            raise Refused(found.rule, f"question {number}: {found.message}", found.hint,
+                          found.position, found.sql, found.instead) from None
     return plan_workload(tuple(asked), terms.epsilon, terms.delta, terms.order, terms.rows)
 
 

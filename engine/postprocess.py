@@ -16,7 +16,7 @@ from planner.bind import Rows
 from planner.domain import Type, Value
 from planner.emit import GivenValues, outer_statement, public_scans, release_table
 from planner.expression import Column, Expression, columns_of, replaced
-from planner.functions import NotEnumerable, evaluate
+from planner.functions import Evaluator, NotEnumerable, evaluator
 from planner.functions.calendar import SQL_TYPES
 from planner.relation import Release
 from planner.sign import never_negative
@@ -120,13 +120,14 @@ def postprocess(
     noises = [_noises(measures, tables, totals, confidence) for measures in noisy]
     nodes = [noisy_nodes(e, (n.column for n in noise))
              for e, noise in zip(expressions, noises, strict=True)]
+    wrong = [any(n.is_wrong() for n in noise) for noise in noises]
     intervals = []
     for row in answer.rows:
         values: dict[Expression, Value | None] = dict(zip(hidden, row[count:], strict=True))
         intervals.append(tuple(
-            _interval(cell, expression, values, noise, below)
-            for cell, expression, noise, below in zip(
-                row[:count], expressions, noises, nodes, strict=True)
+            _interval(cell, expression, values, noise, below, is_wrong)
+            for cell, expression, noise, below, is_wrong in zip(
+                row[:count], expressions, noises, nodes, wrong, strict=True)
         ))
     return Table(
         tuple(name for name, _ in outputs),
@@ -200,12 +201,12 @@ def _own_ends(column: Column) -> tuple[Column, ...]:
 
 def _interval(
     cell: object, expression: Expression, values: Mapping[Expression, Value | None],
-    noise: tuple[_Noise, ...], below: frozenset[Expression],
+    noise: tuple[_Noise, ...], below: frozenset[Expression], is_wrong: bool,
 ) -> Interval | None:
     """Return the interval of one cell; that of a number without noise is the number."""
     if not noise:
         return None
-    if any(n.is_wrong() for n in noise):
+    if is_wrong:
         return interval_of(expression, values, {n.column: n.widths(values) for n in noise}, below)
     is_number = isinstance(cell, int | float) and not isinstance(cell, bool) and isfinite(cell)
     return (float(cell), float(cell)) if is_number else None  # type: ignore[arg-type]
@@ -306,19 +307,17 @@ def _statistics(
         release.measure_column(i): measure.numbers()
         for i, measure in enumerate(table.measures) if measure.width == 1
     }
+    rows = list(zip(*numbers.values(), strict=True)) or [()] * len(table.keys)
     found: list[tuple[str, str, Sequence[object]]] = []
     for i, expression in enumerate(release.derived):
-        column = [
-            _evaluated(expression, {c: values[row] for c, values in numbers.items()})
-            for row in range(len(table.keys))
-        ]
-        found.append((f"d{i + 1}", "DOUBLE", column))
+        computed = evaluator(expression, tuple(numbers))
+        found.append((f"d{i + 1}", "DOUBLE", [_evaluated(computed, row) for row in rows]))
     return found
 
 
-def _evaluated(expression: Expression, values: Mapping[Expression, Value | None]) -> Value | None:
+def _evaluated(computed: Evaluator, row: Sequence[Value | None]) -> Value | None:
     try:
-        return evaluate(expression, values)
+        return computed(row)
     except NotEnumerable:
         return None  # a result beyond any double
 

@@ -69,7 +69,7 @@ class Bounds(Enum):
     AUTO = "auto"
     DECLARED = "declared"
     RACE = "race"  # many bounds at once (race.py)
-    DEFAULT = "default"  # chosen where the policy says that its bounds are loose
+    DEFAULT = "default"  # chosen for averages, and where the policy says that its bounds are loose
 
 
 def read_bounds(given: str | None) -> Bounds:
@@ -148,7 +148,9 @@ def pilot_of(
     """Return what should be asked first, or None where the declared bounds are used.
 
     By default a pilot is taken where the policy marks a summed column `loose`, or lets a patient
-    count with ROWS_MANY rows or more. `rows` is what the caller fixed.
+    count with ROWS_MANY rows or more, and for averages of several rows a patient: there patients
+    weigh less instead of being cut, which costs little where the bounds are tight and gains much
+    where they are not. `rows` is what the caller fixed.
 
     Guarantee: depends on the question, the policy and the caller's words only. The pilot's own
     releases are bounded like any other (bounding.py), so their sensitivity holds.
@@ -164,13 +166,14 @@ def pilot_of(
     shape = _additive_strategy(bounded)
     if shape is None:
         return None
+    alone = _read_alone(bound_, release.source)
+    averages = _only_averages(release, alone)
     cuts = rows is None and _cuts_rows(shape) and (
-        bounds is Bounds.AUTO or bool(clipped) or shape.strategy.rows >= ROWS_MANY
+        bounds is Bounds.AUTO or bool(clipped) or averages or shape.strategy.rows >= ROWS_MANY
     )
     if not (clipped or cuts):
         return None
-    alone = _read_alone(bound_, release.source)
-    if cuts and _only_averages(release, alone):
+    if cuts and averages:
         distances, origins = _distances(release)
         return Pilot(_rows(bounded, shape), None, tuple(None for _ in release.measures), alone,
                      rows, distances, origins)

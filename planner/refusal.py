@@ -33,7 +33,7 @@ class Refused(Exception):  # noqa: N818  (the public name of the product)
 
     def __init__(
         self, rule: str, message: str, hint: str = "", position: Position | None = None,
-        sql: str = "",
+        sql: str = "", instead: str = "",
     ) -> None:
         super().__init__(message)
         self.rule = rule
@@ -41,10 +41,14 @@ class Refused(Exception):  # noqa: N818  (the public name of the product)
         self.hint = hint
         self.position = position
         self.sql = sql
+        self.instead = instead
 
-    def located(self, sql: str) -> Refused:
-        """Return the same refusal carrying the user's text, so that it can underline it."""
-        return Refused(self.rule, self.message, self.hint, self.position, sql)
+    def located(self, sql: str, instead: str = "") -> Refused:
+        """Return the same refusal carrying the user's text, so that it can underline it.
+
+        `instead` is the nearest question that is accepted (planner/repair.py).
+        """
+        return Refused(self.rule, self.message, self.hint, self.position, sql, instead)
 
     def __str__(self) -> str:
         parts = [f"refused ({self.rule}): {self.message}"]
@@ -52,6 +56,8 @@ class Refused(Exception):  # noqa: N818  (the public name of the product)
             parts.append(underlined(self.sql, self.position))
         if self.hint:
             parts.append(f"accepted instead: {self.hint}")
+        if self.instead:
+            parts.append(f"{'for example' if self.hint else 'accepted instead'}: {self.instead}")
         return "\n".join(parts)
 
 

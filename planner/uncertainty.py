@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from math import inf, isfinite, sqrt
 from statistics import NormalDist
 
@@ -79,6 +80,7 @@ def summed_width(single: float, deviation: float, parts: float, confidence: floa
     return 1.1 * NormalDist().inv_cdf(0.5 + confidence / 2) * deviation * sqrt(parts)
 
 
+@lru_cache(maxsize=4096)
 def ends_of(column: Column) -> tuple[Column, ...]:
     """Return the two columns that hold the ends of what is read off a tree; none for others."""
     if not column.name.startswith("q"):

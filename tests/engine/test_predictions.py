@@ -352,4 +352,4 @@ def test_a_card_says_what_must_be_known(models: dict[str, Model]) -> None:
     wanted = {"data version", "policy", "epsilon", "delta", "unit", "rows a patient", "metrics",
               "intended use", "training view", "charge"}
     assert wanted <= set(card.facts)
-    assert "rmse" in card["metrics"]
+    assert card["metrics"] == str(models["stay"].metrics)  # few are held out: noise may hide all
