@@ -42,7 +42,14 @@ from engine.releases import (
 from engine.result import Result
 from engine.results import Results
 from engine.settings import Number, Settings, is_infinite, wanted, with_options
-from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
+from engine.snapshot import (
+    Snapshot,
+    ensure,
+    folder_of,
+    load_secret,
+    secret_from_seed,
+    stem_of,
+)
 from engine.split import Divided, answer_divided, answer_divided_unpaid, explain_divided
 from engine.timing import check_slot, whole_slots
 from mechanisms.event import to_json
@@ -142,7 +149,7 @@ class Engine:
                           "Engine.open(policy, insecure_testing=True, seed=7)")
         if insecure_testing:
             secret = secret_from_seed(seed) if seed is not None else secrets.token_bytes(32)
-            snapshot = ensure(declared, secret=secret, directory=_directory(declared),
+            snapshot = ensure(declared, secret=secret, directory=folder_of(declared),
                               insecure=True, progress=progress)
             source = Randomness.secure() if seed is None else Randomness.seeded(seed)
             return cls(declared, snapshot, None, analyst, source, secret, time_slot)
@@ -153,8 +160,8 @@ class Engine:
             declared.ledger_url(), declared.budget.epsilon, declared.budget.delta,
             witness=declared.witness_path(),
         )
-        secret = load_secret(_directory(declared) / f"{_stem(declared)}.secret")
-        snapshot = ensure(declared, secret=secret, directory=_directory(declared),
+        secret = load_secret(folder_of(declared) / f"{stem_of(declared)}.secret")
+        snapshot = ensure(declared, secret=secret, directory=folder_of(declared),
                           progress=progress)
         return cls(declared, snapshot, ledger, analyst, Randomness.secure(), secret, time_slot)
 
@@ -512,7 +519,7 @@ class Engine:
         """
         from engine.published import models_folder, publish
 
-        publish(models_folder(_directory(self._policy), _stem(self._policy)), model, name,
+        publish(models_folder(folder_of(self._policy), stem_of(self._policy)), model, name,
                 insecure=self._ledger is None)
         self._data = replace(self._data, snapshot=self._with_models(self._data.snapshot))
 
@@ -520,7 +527,7 @@ class Engine:
         """Return the snapshot with a catalog that knows the published models."""
         from engine.published import models_folder, published
 
-        found = published(models_folder(_directory(self._policy), _stem(self._policy)))
+        found = published(models_folder(folder_of(self._policy), stem_of(self._policy)))
         return replace(snapshot, catalog=replace(snapshot.catalog, models=found))
 
     def _request(
@@ -547,7 +554,7 @@ class Engine:
 
         data = self._data
         return Site(self._policy, data.snapshot, data.database, self._ledger, self._filter,
-                    self._randomness, _directory(self._policy), _stem(self._policy))
+                    self._randomness, folder_of(self._policy), stem_of(self._policy))
 
     # ---- what is public about a question and the budget ------------------------------------
 
@@ -632,7 +639,7 @@ class Engine:
         New data never renews the budget. The old snapshot stays in use if the build fails.
         """
         snapshot = ensure(
-            self._policy, secret=self._secret, directory=_directory(self._policy),
+            self._policy, secret=self._secret, directory=folder_of(self._policy),
             insecure=self._ledger is None, progress=progress, rebuild=True,
         )
         self._use(snapshot)  # questions under way keep the old one until they are done
@@ -685,17 +692,6 @@ class Engine:
         """Return an analyst's cap below the global one, where the policy gives one."""
         quota = None if who is None else self._policy.analysts.get(who)
         return None if quota is None else quota.epsilon
-
-
-def _directory(policy: Policy) -> Path:
-    """Return where snapshots lie: beside the ledger, or beside the policy for a ledger URL."""
-    where = policy.ledger_url()
-    return where.parent if isinstance(where, Path) else policy.base
-
-
-def _stem(policy: Policy) -> str:
-    where = policy.ledger_url()
-    return where.name if isinstance(where, Path) else "ledger"
 
 
 __all__ = ["Budget", "Engine", "OverBudget", "Refused", "Settings"]
