@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from models.marginal_table import MarginalPlan
     from models.noised_table import NoisedTable, TablePlan
 
-IMPORTANCE = 0.2  # of the price
+# Of the price, where nothing else is asked: drawn rows gain nothing by it (benchmarks/table.py).
+IMPORTANCE = {"marginals": 0.0, "rows": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +46,21 @@ def order_table(request: Request, site: Site) -> TableOrder:
     from models.marginal_table import plan_marginals
     from models.noised_table import plan_table
 
-    options = {"importance": IMPORTANCE, "importance_by": "means", "form": "marginals",
+    options = {"importance_by": "means", "form": "marginals", "importance": None,
                **request.options}
     strange = sorted(set(options) - {"importance", "importance_by", "form"})
     if strange or request.rows not in (None, 1) or request.buckets:
         named = strange[0] if strange else "rows" if request.rows else "buckets"
         raise Refused("training-view", f"a noised table has no setting {named}: it has one row a "
                       "patient", "label, epsilon, delta, units, form, importance and importance_by")
+    if options["form"] not in ("marginals", "rows"):
+        raise Refused("model", f"form cannot be {options['form']!r}", "form='marginals'")
     share, by = options["importance"], options["importance_by"]
+    share = IMPORTANCE[options["form"]] if share is None else share
     if by not in ("means", "information"):
         raise Refused("model", f"importance_by cannot be {by!r}", "importance_by='means'")
     if isinstance(share, bool) or not isinstance(share, int | float):
         raise Refused("model", f"importance cannot be {share!r}", "importance=0.2")
-    if options["form"] not in ("marginals", "rows"):
-        raise Refused("model", f"form cannot be {options['form']!r}", "form='marginals'")
     view = bind_view(request.sql, site.snapshot.catalog, request.label, 1,
                      dialect=request.dialect)
     planned = plan_table if options["form"] == "rows" else plan_marginals
