@@ -1,6 +1,6 @@
 """How far from the truth are answers at epsilon 1? Against plain SQL, on 100,000 visits.
 
-    python -m benchmarks.accuracy [--visits 100000] [--repetitions 20] [--epsilon 1] [--json]
+    python -m benchmarks.accuracy [--visits 100000] [--repetitions 80] [--epsilon 1] [--json]
 
 The error is that of the answer as an analyst gets it, |answer / plain SQL - 1|: the noise and the
 bias from bounding patients together. Each repetition has a seed of its own, which draws other noise
@@ -114,7 +114,7 @@ def targets(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--visits", type=int, default=100_000)
-    options.add_argument("--repetitions", type=int, default=20)
+    options.add_argument("--repetitions", type=int, default=80)
     options.add_argument("--epsilon", type=float, default=1.0)
     asked = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="discreet-accuracy-") as name:
