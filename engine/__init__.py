@@ -11,6 +11,7 @@ Map of the folder
     execution    the one reader of private rows
     training     the road of a training run; tuning of a search for settings; evaluation of
                  measuring a model, published gives released models names for SQL
+    table_release  the road of a released table
     release      the one place where noise meets exact numbers
     postprocess  the rest of the user's SQL, on released tables only
     result       what an analyst holds; display and picture show it

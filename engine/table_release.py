@@ -49,10 +49,13 @@ def order_table(request: Request, site: Site) -> TableOrder:
     options = {"importance_by": "means", "form": "marginals", "importance": None,
                **request.options}
     strange = sorted(set(options) - {"importance", "importance_by", "form"})
-    if strange or request.rows not in (None, 1) or request.buckets:
-        named = strange[0] if strange else "rows" if request.rows else "buckets"
-        raise Refused("training-view", f"a noised table has no setting {named}: it has one row a "
-                      "patient", "label, epsilon, delta, units, form, importance and importance_by")
+    strange += [name for name, given in (
+        ("rows", request.rows not in (None, 1)), ("buckets", request.buckets),
+        ("model", request.model != "logistic")) if given]
+    if strange:
+        raise Refused("training-view", f"a released table has no setting {strange[0]}: it has one "
+                      "row a patient, of declared columns",
+                      "label, epsilon, delta, units, form, importance and importance_by")
     if options["form"] not in ("marginals", "rows"):
         raise Refused("model", f"form cannot be {options['form']!r}", "form='marginals'")
     share, by = options["importance"], options["importance_by"]

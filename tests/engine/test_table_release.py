@@ -422,6 +422,7 @@ def test_one_row_a_patient_whatever_the_statement_gives() -> None:
     ("SELECT COUNT(*) AS n, TRUE AS readmitted FROM visits", {}, "patients' rows"),
     (VIEW, {"label": "nothing"}, "no column nothing"), (VIEW, {"units": None}, "public number"),
     (VIEW, {"rows": 4}, "no setting rows"), (VIEW, {"steps": 4}, "no setting steps"),
+    (VIEW, {"model": "mlp"}, "no setting model"),
     (VIEW, {"importance": 0.9}, "importance cannot"), (VIEW, {"importance": "x"}, "importance"),
     (VIEW, {"importance_by": "x"}, "importance_by"), (VIEW, {"delta": 0}, "delta above zero"),
     (VIEW, {"epsilon": 1e-3, "form": "rows"}, "no table has this price"),
