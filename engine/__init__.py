@@ -9,8 +9,9 @@ Map of the folder
                  elsewhere; answers keeps what was released
     accuracy     the road of a question with an accuracy target
     execution    the one reader of private rows
-    training     the road of a training run; evaluation of measuring a model, published gives
-                 released models names for SQL
+    training     the road of a training run; tuning of a search for settings; evaluation of
+                 measuring a model, published gives released models names for SQL
+    table_release  the road of a released table
     release      the one place where noise meets exact numbers
     postprocess  the rest of the user's SQL, on released tables only
     result       what an analyst holds; display and picture show it
@@ -23,7 +24,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.api import Budget, Engine
+    from engine.api import Engine
+    from engine.budget import Budget
     from engine.errors import Broken, LedgerError, OverBudget, TargetMissed
     from engine.result import Result
     from engine.snapshot import SnapshotError
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 # Heavy libraries load when a name is first used, so that `import engine` stays quick.
 _HOMES = {
     "Broken": "engine.errors",
-    "Budget": "engine.api",
+    "Budget": "engine.budget",
     "Engine": "engine.api",
     "LedgerError": "engine.errors",
     "OverBudget": "engine.errors",

@@ -6,7 +6,8 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -23,17 +24,16 @@ from engine.accuracy import (
 )
 from engine.answers import Answers
 from engine.batch import Terms, answer_batch, answer_batch_unpaid, explain_batch, plan_batch
+from engine.budget import Budget
 from engine.database import open_desk, open_governed
 from engine.errors import Broken, OverBudget
 from engine.execution import open_reader, open_unpaid
-from engine.postprocess import Table
 from engine.releases import (
     Kept,
     Known,
     Public,
     fill,
-    finish,
-    given_values,
+    finished,
     keep,
     keep_plan,
     recall,
@@ -41,8 +41,8 @@ from engine.releases import (
 )
 from engine.result import Result
 from engine.results import Results
-from engine.settings import Number, Settings, exactly, is_infinite, with_options
-from engine.snapshot import Snapshot, ensure, load_secret, secret_from_seed
+from engine.settings import Number, Settings, is_infinite, wanted, with_options
+from engine.snapshot import Snapshot, ensure, folder_of, load_secret, secret_from_seed, stem_of
 from engine.split import Divided, answer_divided, answer_divided_unpaid, explain_divided
 from engine.timing import check_slot, whole_slots
 from mechanisms.event import to_json
@@ -73,9 +73,12 @@ if TYPE_CHECKING:
     from engine.training import Request, Site
     from models.evaluation import Evaluation
     from models.forest import ForestPlan
+    from models.marginal_table import MarginalPlan
     from models.model import Model
+    from models.noised_table import NoisedTable, TablePlan
     from models.run import RunPlan
     from models.statistics import StatisticsPlan
+    from models.tuning import TuningPlan
 
 # What one question may use of the machine. A question over the limit fails after it was paid.
 MEMORY = "4GB"
@@ -139,7 +142,7 @@ class Engine:
                           "Engine.open(policy, insecure_testing=True, seed=7)")
         if insecure_testing:
             secret = secret_from_seed(seed) if seed is not None else secrets.token_bytes(32)
-            snapshot = ensure(declared, secret=secret, directory=_directory(declared),
+            snapshot = ensure(declared, secret=secret, directory=folder_of(declared),
                               insecure=True, progress=progress)
             source = Randomness.secure() if seed is None else Randomness.seeded(seed)
             return cls(declared, snapshot, None, analyst, source, secret, time_slot)
@@ -150,8 +153,8 @@ class Engine:
             declared.ledger_url(), declared.budget.epsilon, declared.budget.delta,
             witness=declared.witness_path(),
         )
-        secret = load_secret(_directory(declared) / f"{_stem(declared)}.secret")
-        snapshot = ensure(declared, secret=secret, directory=_directory(declared),
+        secret = load_secret(folder_of(declared) / f"{stem_of(declared)}.secret")
+        snapshot = ensure(declared, secret=secret, directory=folder_of(declared),
                           progress=progress)
         return cls(declared, snapshot, ledger, analyst, Randomness.secure(), secret, time_slot)
 
@@ -260,10 +263,6 @@ class Engine:
             result = self._answer(sql, bound, plan, who, self._ledger, data, data.kept)
         return result if aim is None else replace(result, target=fixed_outcome(aim))
 
-    def _plan(self, sql: str, settings: Settings, data: Data) -> tuple[Bound, NoisePlan]:
-        """Text to priced plan: reads no row, spends nothing."""
-        return self._taught(self._aimed, sql, settings, data)[:2]
-
     def _aimed(
         self, sql: str, settings: Settings, data: Data
     ) -> tuple[Bound, NoisePlan, Aim | None]:
@@ -326,7 +325,7 @@ class Engine:
         plan, known = recall(bound, plan, kept, data.public)
         due = remaining(plan, frozenset(known))
         if not due.events:
-            table = _finished(bound, plan, known, data.public)
+            table = finished(bound, plan, known, data.public)
             return Result(table, PrivacyLoss.zero(), bool(bound.releases),
                           describe(bound, plan, sql, due.loss))
         receipt = self._charge(ledger, due, sql, who, kept.data_version)
@@ -338,7 +337,7 @@ class Engine:
             described = describe(bound, plan, sql, due.loss)
             keep_plan(kept, described, receipt.seq)
             keep(bound, plan, known, released, kept, data.public, receipt.seq)
-            table = _finished(bound, plan, released, data.public)
+            table = finished(bound, plan, released, data.public)
             return Result(table, receipt.loss, False, described)
         raise Broken  # after the handler has ended, so that no __context__ leads to the failure
 
@@ -356,11 +355,10 @@ class Engine:
     def _charge(
         self, ledger: Ledger, due: NoisePlan, sql: str, who: str, data_version: str
     ) -> Receipt:
-        quota = self._policy.analysts.get(who)
         return ledger.charge(
-            due.loss, analyst=who, quota=None if quota is None else quota.epsilon,
-            events_json=to_json(due.events), sql=sql, plan_hash=due.plan_hash,
-            policy_hash=self._policy.policy_hash, data_version=data_version,
+            due.loss, analyst=who, quota=self._quota(who), events_json=to_json(due.events),
+            sql=sql, plan_hash=due.plan_hash, policy_hash=self._policy.policy_hash,
+            data_version=data_version,
         )
 
     # ---- testing --------------------------------------------------------------------------
@@ -372,7 +370,7 @@ class Engine:
         reader = open_unpaid(plan, data.database, insecure_testing=self._ledger is None)
         randomness = self._randomness if noise else None
         plan, known = fill(bound, plan, {}, reader, data.public, randomness, self._randomness)
-        table = _finished(bound, plan, known, data.public)
+        table = finished(bound, plan, known, data.public)
         return Result(table, PrivacyLoss.zero(), False, describe(bound, plan, sql, plan.loss),
                       is_private=False)
 
@@ -384,7 +382,7 @@ class Engine:
         if not is_infinite(settings.epsilon):
             if settings.bounds is Bounds.DEFAULT:  # an oracle whose bounds no noise moves
                 settings = replace(settings, bounds=Bounds.DECLARED)
-            bound, plan = self._plan(sql, settings, data)
+            bound, plan, _ = self._taught(self._aimed, sql, settings, data)
         else:
             bound, plan = self._taught(self._exact, sql, settings, data)
         return self._test(sql, bound, plan, data, noise=False)
@@ -416,16 +414,15 @@ class Engine:
         from engine.training import train
         from engine.training_units import PAID, with_paid_units
 
-        who = self._who(analyst)
+        who, site = self._who(analyst), self._site()
         request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
                                 dialect=dialect, buckets=buckets or {}, options=options)
         if units == PAID:
             request = with_paid_units(request, self._site(), lambda asked, price: self.query(
                 asked, epsilon=price, analyst=analyst).rows[0][0], resume)
         if resume is not None:
-            return go_on(request, self._site(), resume, progress)
-        quota = self._policy.analysts.get(who)
-        return train(request, self._site(), who, None if quota is None else quota.epsilon, progress)
+            return go_on(request, site, resume, progress)
+        return train(request, site, who, self._quota(who), progress)
 
     def explain_train(
         self, sql: str, *, label: str, model: str = "logistic", epsilon: Number | None = None,
@@ -437,9 +434,60 @@ class Engine:
         from engine.training_units import refuse_unpaid
 
         refuse_unpaid(units)
-        request = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
-                                dialect=dialect, buckets=buckets or {}, options=options)
-        return plan_training(request, self._site()).run
+        asked = self._request(sql, label, model, epsilon, delta, rows=rows, units=units,
+                              dialect=dialect, buckets=buckets or {}, options=options)
+        return plan_training(asked, self._site()).run
+
+    def tune(
+        self, sql: str, *, label: str, candidates: object, runs: float = 10,
+        law: str = "logarithmic", analyst: str | None = None, progress: Progress | None = None,
+        resume: int | None = None, **how: Any,
+    ) -> Model:
+        """Train the best of a secret number of runs, with settings drawn from the candidates.
+
+        `candidates` is a list or a grid of settings, `runs` about how many are tried, `how` the
+        other arguments of `train`: epsilon is the price of all. `model.tuned` says what was chosen.
+        Raises Refused or OverBudget, and then nothing is charged.
+        """
+        from engine.tuning import plan_search, tune
+
+        with whole_slots(self._time_slot):
+            who, request, site = self._who(analyst), self._asked(sql, label, how), self._site()
+            return tune(plan_search(request, candidates, law, runs, site), request, site, who,
+                        self._quota(who), progress, resume)
+
+    def explain_tune(
+        self, sql: str, *, label: str, candidates: object, runs: float = 10,
+        law: str = "logarithmic", **how: Any,
+    ) -> TuningPlan:
+        """Say what a search would do and cost. Free, and the same for every database."""
+        from engine.tuning import plan_search
+
+        return plan_search(self._asked(sql, label, how), candidates, law, runs, self._site()).plan
+
+    def release_table(
+        self, sql: str, *, label: str, analyst: str | None = None, **how: Any
+    ) -> NoisedTable:
+        """Release a table to predict the label from: drawn rows, or with form="rows" noised ones.
+
+        `how`: epsilon, delta, units (the public number of rows), importance (the share of the
+        price that finds out which attributes matter). docs/tables.md says when not to.
+        Raises Refused or OverBudget, and then nothing is charged.
+        """
+        from engine.table_release import order_table, release_table
+
+        with whole_slots(self._time_slot):
+            who, site = self._who(analyst), self._site()
+            return release_table(order_table(self._asked(sql, label, how), site), site,
+                                 self._data.kept, who, self._quota(who))
+
+    def explain_release_table(
+        self, sql: str, *, label: str, **how: Any
+    ) -> TablePlan | MarginalPlan:
+        """Say what a table would do and cost. Free, and the same for every database."""
+        from engine.table_release import order_table
+
+        return order_table(self._asked(sql, label, how), self._site()).plan
 
     def evaluate(
         self, model: Model, sql: str, *, epsilon: Number | None = None,
@@ -455,10 +503,9 @@ class Engine:
 
         who, site = self._who(analyst), self._site()
         given = self._policy.budget.delta / 10 if delta is None else delta
-        wanted = self._wanted(Settings(epsilon, given))
-        quota = self._policy.analysts.get(who)
-        return evaluate_paid(plan_evaluation(model, sql, site, *wanted, dialect), site, who,
-                             None if quota is None else quota.epsilon)
+        priced = self._wanted(Settings(epsilon, given))
+        return evaluate_paid(plan_evaluation(model, sql, site, *priced, dialect), site, who,
+                             self._quota(who))
 
     def publish(self, model: Model, name: str) -> None:
         """Give a released model a name, so that SQL may say discreet_predict('name', ...). Free.
@@ -468,7 +515,7 @@ class Engine:
         """
         from engine.published import models_folder, publish
 
-        publish(models_folder(_directory(self._policy), _stem(self._policy)), model, name,
+        publish(models_folder(folder_of(self._policy), stem_of(self._policy)), model, name,
                 insecure=self._ledger is None)
         self._data = replace(self._data, snapshot=self._with_models(self._data.snapshot))
 
@@ -476,7 +523,7 @@ class Engine:
         """Return the snapshot with a catalog that knows the published models."""
         from engine.published import models_folder, published
 
-        found = published(models_folder(_directory(self._policy), _stem(self._policy)))
+        found = published(models_folder(folder_of(self._policy), stem_of(self._policy)))
         return replace(snapshot, catalog=replace(snapshot.catalog, models=found))
 
     def _request(
@@ -487,16 +534,23 @@ class Engine:
 
         # A run is one large charge: a tenth of the policy's delta is its default.
         given = self._policy.budget.delta / 10 if delta is None else delta
-        wanted = self._wanted(Settings(epsilon, given))
-        return Request(sql=sql, label=label, model=model, epsilon=wanted[0], delta=wanted[1],
-                       **rest)
+        asked = self._wanted(Settings(epsilon, given))
+        return Request(sql=sql, label=label, model=model, epsilon=asked[0], delta=asked[1], **rest)
+
+    def _asked(self, sql: str, label: str, how: dict[str, Any]) -> Request:
+        """Read the keyword arguments of `train`."""
+        named: dict[str, Any] = {"model": "logistic", "epsilon": None, "delta": None,
+                                 "rows": None, "units": None, "dialect": "duckdb", "buckets": {}}
+        options = {name: value for name, value in how.items() if name not in named}
+        named |= {name: how[name] for name in named if name in how}
+        return self._request(sql, label, **named, options=options)
 
     def _site(self) -> Site:
         from engine.training import Site
 
         data = self._data
         return Site(self._policy, data.snapshot, data.database, self._ledger, self._filter,
-                    self._randomness, _directory(self._policy), _stem(self._policy))
+                    self._randomness, folder_of(self._policy), stem_of(self._policy))
 
     # ---- what is public about a question and the budget ------------------------------------
 
@@ -532,14 +586,12 @@ class Engine:
         """Show what is spent and left, for everybody or for one analyst. Prices are public."""
         if analyst is not None:
             self._who(analyst)
-        quota = self._policy.analysts.get(analyst) if analyst is not None else None
         typical = self._policy.defaults.epsilon
         if self._ledger is None:
             left = self._filter.left(PrivacyLoss.zero())
             return Budget(PrivacyLoss.zero(), left, (), analyst, float(typical))
-        cap = None if quota is None else quota.epsilon
         return Budget(
-            self._ledger.spent(analyst), self._ledger.left(analyst, cap),
+            self._ledger.spent(analyst), self._ledger.left(analyst, self._quota(analyst)),
             self._ledger.history(analyst=analyst), analyst, float(typical),
         )
 
@@ -583,7 +635,7 @@ class Engine:
         New data never renews the budget. The old snapshot stays in use if the build fails.
         """
         snapshot = ensure(
-            self._policy, secret=self._secret, directory=_directory(self._policy),
+            self._policy, secret=self._secret, directory=folder_of(self._policy),
             insecure=self._ledger is None, progress=progress, rebuild=True,
         )
         self._use(snapshot)  # questions under way keep the old one until they are done
@@ -630,56 +682,12 @@ class Engine:
 
     def _wanted(self, settings: Settings) -> tuple[Fraction, Fraction]:
         """Return the epsilon and delta of a question as exact fractions."""
-        epsilon = exactly("epsilon", settings.epsilon, self._policy.defaults.epsilon)
-        delta = exactly("delta", settings.delta, self._policy.query_delta())
-        if not epsilon > 0:
-            raise Refused("epsilon", f"epsilon must be above zero, got {settings.epsilon!r}",
-                          "epsilon=0.1")
-        if not 0 <= delta < 1:
-            raise Refused("delta", f"delta must lie in [0, 1), got {settings.delta!r}",
-                          "delta=1e-9")
-        return epsilon, delta
+        return wanted(settings, self._policy.defaults.epsilon, self._policy.query_delta())
 
-
-def _finished(bound: Bound, plan: NoisePlan, known: Known, public: Public) -> Table:
-    """Run the rest of the SQL on what is released."""
-    given = given_values(bound, plan, known, public)
-    table = finish(bound.rows, bound, plan, known, public, given)
-    if table is None:
-        raise Broken
-    return table
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What is spent and left, on both rails; `charges` are the paid questions behind it."""
-
-    spent: PrivacyLoss
-    left: PrivacyLoss
-    charges: tuple[Charge, ...] = field(repr=False)
-    analyst: str | None
-    typical_epsilon: float
-
-    def __str__(self) -> str:
-        who = "the budget" if self.analyst is None else f"the budget of {self.analyst}"
-        count = int(self.left.epsilon / self.typical_epsilon + 1e-9)
-        return (
-            f"{who}\n"
-            f"  spent   {self.spent}   ({len(self.charges)} charges)\n"
-            f"  left    {self.left}\n"
-            f"  enough for {count} more questions at epsilon {self.typical_epsilon:g}"
-        )
-
-
-def _directory(policy: Policy) -> Path:
-    """Return where snapshots lie: beside the ledger, or beside the policy for a ledger URL."""
-    where = policy.ledger_url()
-    return where.parent if isinstance(where, Path) else policy.base
-
-
-def _stem(policy: Policy) -> str:
-    where = policy.ledger_url()
-    return where.name if isinstance(where, Path) else "ledger"
+    def _quota(self, who: str | None) -> Decimal | None:
+        """Return an analyst's cap below the global one, where the policy gives one."""
+        quota = None if who is None else self._policy.analysts.get(who)
+        return None if quota is None else quota.epsilon
 
 
 __all__ = ["Budget", "Engine", "OverBudget", "Refused", "Settings"]

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from engine.api import Budget, Engine
+    from engine.api import Engine
+    from engine.budget import Budget
     from engine.result import Result
     from engine.results import Results
     from planner.plan import Plan

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from engine.answers import Answers, StoredAnswer
 from engine.database import Desk
+from engine.errors import Broken
 from engine.execution import Reader
 from engine.history import combined
 from engine.postprocess import ReleasedTable, Table, postprocess
@@ -335,3 +336,12 @@ def _uses(release: PricedRelease, given: GivenValues) -> str:
 def _fingerprint(chosen: Released) -> str:
     """Name a released choice of keys, so that columns are kept beside the same choice only."""
     return key_of(repr(chosen.keys))
+
+
+def finished(bound: Bound, plan: NoisePlan, known: Known, public: Public) -> Table:
+    """Run the rest of the SQL on what is released."""
+    given = given_values(bound, plan, known, public)
+    table = finish(bound.rows, bound, plan, known, public, given)
+    if table is None:
+        raise Broken
+    return table

@@ -68,9 +68,24 @@ def exactly(name: str, value: Number | None, default: Decimal) -> Fraction:
     return Fraction(found)
 
 
+def wanted(
+    settings: Settings, epsilon_default: Decimal, delta_default: Decimal
+) -> tuple[Fraction, Fraction]:
+    """Return the epsilon and delta of a question as exact fractions. Raises Refused."""
+    epsilon = exactly("epsilon", settings.epsilon, epsilon_default)
+    delta = exactly("delta", settings.delta, delta_default)
+    if not epsilon > 0:
+        raise Refused("epsilon", f"epsilon must be above zero, got {settings.epsilon!r}",
+                      "epsilon=0.1")
+    if not 0 <= delta < 1:
+        raise Refused("delta", f"delta must lie in [0, 1), got {settings.delta!r}",
+                      "delta=1e-9")
+    return epsilon, delta
+
+
 def is_infinite(epsilon: Number | None) -> bool:
     """Say whether it is the number infinity: an oracle without noise, for insecure testing."""
     return isinstance(epsilon, float) and math.isinf(epsilon) and epsilon > 0
 
 
-__all__ = ["Number", "Settings", "exactly", "is_infinite", "with_options"]
+__all__ = ["Number", "Settings", "exactly", "is_infinite", "wanted", "with_options"]

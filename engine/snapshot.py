@@ -31,6 +31,18 @@ from planner.catalog import Catalog
 from planner.cataloguing import catalog_of
 from planner.policy import Policy, PolicyError
 
+
+def folder_of(policy: Policy) -> Path:
+    """Return where snapshots lie: beside the ledger, or beside the policy for a ledger URL."""
+    where = policy.ledger_url()
+    return where.parent if isinstance(where, Path) else policy.base
+
+
+def stem_of(policy: Policy) -> str:
+    """Return what the names of all files of one ledger begin with."""
+    where = policy.ledger_url()
+    return where.name if isinstance(where, Path) else "ledger"
+
 __all__ = ["Snapshot", "SnapshotError", "ensure", "load_secret", "secret_from_seed"]
 
 FORMAT = 3  # raised whenever the same source would give another snapshot, or one proved further

@@ -19,6 +19,7 @@ from mechanisms.event import to_json
 from mechanisms.filter import Filter
 from mechanisms.loss import PrivacyLoss
 from mechanisms.randomness import Randomness
+from mechanisms.repetition import Repetitions
 from planner.canonical import key_of
 from planner.policy import Policy
 from planner.refusal import Refused
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from engine.snapshot import Snapshot
-    from models.descent import Vector
+    from models.descent import State, Vector
     from models.evaluation import Evaluation
     from models.family import Family
     from models.forest import ForestPlan
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from models.model import Model
     from models.run import RunPlan
     from models.statistics import StatisticsPlan
+    from models.table import Places, Table
 
 Progress = Callable[[str, int, int], None]
 # Places of a run's randomness beside those of its steps.
@@ -73,6 +75,7 @@ class Request:
     dialect: str = "duckdb"
     buckets: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    law: Repetitions | None = None  # of a search, whose best run costs epsilon
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +108,25 @@ def plan_training(request: Request, site: Site) -> Order:
     if settings.loss is not None:
         encoding = encoding.with_counts()
     if request.model == "forest":
-        grown = plan_forest(encoding, settings, view.rows, _units(request, site),
+        grown = plan_forest(encoding, settings, view.rows, public_units(request, site),
                             request.epsilon, request.delta, site.filter.order)
         return Order(view, grown, None, view.statement)
     if settings.trees is not None or settings.depth is not None:
         raise Refused("model", f"a {request.model} model has no trees", "model='forest'")
     if is_statistics(request.model, settings):
         asked = plan_statistics(str(request.model), view, encoding, settings,
-                                _units(request, site), request.epsilon, request.delta,
+                                public_units(request, site), request.epsilon, request.delta,
                                 site.filter.order)
         return Order(view, asked, None, products_statement(view, asked.products))
     family = family_of(request.model, encoding, settings)
     network = family.network
     run = plan_run(family.name, network.encoding, settings, family.defaults, network.size,
-                   _units(request, site), request.epsilon, request.delta, site.filter.order,
-                   family.described, network.groups)
+                   public_units(request, site), request.epsilon, request.delta, site.filter.order,
+                   family.described, network.groups, request.law)
     return Order(view, run, family, view.statement)
 
 
-def _units(request: Request, site: Site) -> int:
+def public_units(request: Request, site: Site) -> int:
     """Return the public number of patients. Wrong, it costs accuracy and never privacy."""
     units = request.units if request.units is not None else site.policy.units
     if units is None:
@@ -136,7 +139,7 @@ def _units(request: Request, site: Site) -> int:
     return units
 
 
-def _check_libraries(order: Order) -> None:
+def check_libraries(order: Order) -> None:
     """Refuse, before anything is paid, a network whose library is not installed."""
     from models import tensors
 
@@ -158,7 +161,7 @@ def train(
         reader = open_unpaid_rows(order.statement, site.database, insecure_testing=True)
         return _train(order, reader, site, site.randomness.bytes(32), None, progress,
                       PrivacyLoss.zero())
-    _check_libraries(order)
+    check_libraries(order)
     run = order.run
     receipt = site.ledger.charge(
         run.cost, analyst=who, quota=quota, events_json=to_json((run.event,)), sql=request.sql,
@@ -216,14 +219,10 @@ def _train(
     Guarantee: what leaves is the parameters (noised in every step) and the noisy counts of
     held-out patients. Which patients are held out is decided by coins from the run's key.
     """
-    from models.class_weights import with_class_weights
-    from models.descent import START, State, descend
     from models.evaluation import evaluate
     from models.forest import ForestPlan
-    from models.importance import importance, with_findings
     from models.statistics import StatisticsPlan
-    from models.table import chosen, gather, split_units
-    from models.tensors import TensorNetwork
+    from models.table import gather, split_units
 
     run = order.run
     if isinstance(run, StatisticsPlan):
@@ -235,31 +234,73 @@ def _train(
     if order.family is None:
         raise Broken
     training, held = split_units(table.units, run.settings.holdout, Randomness.keyed(key, SPLIT))
-    network, found = order.family.network, None
+    state = folder.load() if folder is not None else None
+    fitted = fit_by_descent(run, order.family, table, training, key, state,
+                            _ticker(run, folder, progress))
+    metrics = None
+    if run.held_multiplier is not None:
+        metrics = evaluate(order.family.network, fitted.inside, fitted.table, held,
+                           run.held_multiplier, Randomness.keyed(key, METRICS))
+    return _kept(order, site, folder, cost, seq, fitted.parameters, metrics, fitted.found,
+                 own_architecture(run, order.family))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What descent gives: parameters, and what importance told, both public.
+
+    `inside` are the parameters for `table`, whose inputs are centred and scaled; `parameters`
+    give the same scores for inputs that are scaled only.
+    """
+
+    parameters: Vector
+    inside: Vector
+    found: Findings | None
+    table: Table = field(repr=False)
+
+
+def fit_by_descent(
+    run: RunPlan, family: Family, table: Table, training: Places, key: bytes,
+    state: State | None = None, tick: Callable[[State], None] = lambda state: None,
+) -> Fitted:
+    """Buy importance and class weights where the run has them, then descend on some patients.
+
+    Guarantee: parameters and findings are what the first branch of run.event pays for; of the
+    patients in the table those of `training` alone have a part in them.
+    """
+    from models.class_weights import with_class_weights
+    from models.descent import START, State, descend
+    from models.importance import importance, with_findings
+    from models.table import chosen
+
+    network, found = family.network, None
     if run.importance_multiplier is not None:
         found = importance(run.encoding, chosen(table, training), run.importance_multiplier,
                            Randomness.keyed(key, IMPORTANCE), run.centres_multiplier)
         table = with_findings(table, run.encoding, found)
-    state = folder.load() if folder is not None else None
     if state is None:
         parameters = network.initial(Randomness.keyed(key, START)).copy()
         if found is not None and run.family != "keras":  # which starts where its owner says
             parameters[-run.encoding.outputs :] += found.start(run.encoding)
         state = State.start(parameters)
-    learned = chosen(table, training) if len(held) else table
+    learned = chosen(table, training) if len(training) < table.units else table
     if run.classes_multiplier is not None:
         learned = with_class_weights(learned, run.encoding, run.classes_multiplier,
                                      Randomness.keyed(key, CLASSES))
-    state = descend(network, learned, run, key, state, _ticker(run, folder, progress))
-    metrics = None
-    if run.held_multiplier is not None:
-        metrics = evaluate(network, state.average, table, held, run.held_multiplier,
-                           Randomness.keyed(key, METRICS))
-    own = network if run.family == "keras" and isinstance(network, TensorNetwork) else None
-    learned_parameters = state.average if found is None else network.shifted(
+    state = descend(network, learned, run, key, state, tick)
+    shown = state.average if found is None else network.shifted(
         state.average, found.offset(run.encoding))
-    return _kept(order, site, folder, cost, seq, learned_parameters, metrics, found,
-                 None if own is None else own.architecture)
+    return Fitted(shown, state.average, found, table)
+
+
+def own_architecture(run: RunPlan, family: Family) -> Architecture | None:
+    """Return the layers of a user's own network, which are kept with the model."""
+    from models.tensors import TensorNetwork
+
+    network = family.network
+    if run.family == "keras" and isinstance(network, TensorNetwork):
+        return network.architecture
+    return None
 
 
 def _kept(

@@ -10,5 +10,7 @@ Map of the folder
     gaussian    exact discrete Gaussian noise, its scale, its error, its losses
     conversion  from Renyi divergence to (epsilon, delta) and back
     threshold   partition selection: which noisy counts may show their key
+    repetition  the best of a secret number of runs: its law and its losses
+    randomized_response  categories kept by chance; shuffling: what shuffled rows cost
     bounds      exp, log and the normal tail with certified error bounds
 """

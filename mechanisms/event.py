@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from mechanisms import shuffling
 from mechanisms.gaussian import check_delta, rho
 from mechanisms.gradual import scales_of
 from mechanisms.laplace import check_l1, check_scale
+from mechanisms.repetition import Repetitions
 
 VERSION: Final = 1
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -128,19 +130,52 @@ class SampledGaussianEvent:
     delta: Fraction
 
     def __post_init__(self) -> None:
-        if not (_is_filled(self.branches) and all(map(_is_filled, self.branches)) and all(
-            _is_phase(phase) for branch in self.branches for phase in branch
-        )):
-            raise ValueError(
-                "branches must be a tuple of tuples of (0 < rate <= 1, 2**-6 <= multiplier <= "
-                f"2**30, 1 <= steps <= {STEPS_MAX}), got {self.branches!r}"
-            )
+        _check_branches(self.branches)
         check_delta(_check_fraction("delta", self.delta))
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedEvent:
+    """The best of K runs of a mechanism, K of a law of repetition.Repetitions.
+
+    A run is one of those of SampledGaussianEvent: a patient is in one of its `branches`, which
+    are those of every setting that a run may be drawn to have. A patient that a coin puts in none
+    of them is in `once`: the phases that follow the choice, and measure what was chosen.
+    """
+
+    branches: tuple[tuple[Phase, ...], ...]
+    once: tuple[Phase, ...]
+    law: str
+    gamma: Fraction
+    delta: Fraction
+
+    def __post_init__(self) -> None:
+        _check_branches(self.branches)
+        _check_branches((self.once,))
+        Repetitions(self.law, _check_fraction("gamma", self.gamma))
+        check_delta(_check_fraction("delta", self.delta))
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledEvent:
+    """`rows` rows, each noised by a randomizer that is `local`-DP, in a uniformly random order.
+
+    Adding or removing a unit replaces one row. `delta` is what its epsilon is worked out at; no
+    rail is spared it.
+    """
+
+    local: Fraction
+    rows: int
+    delta: Fraction
+
+    def __post_init__(self) -> None:
+        _check_fraction("local", self.local)
+        shuffling.check(self.local, self.rows, _check_fraction("delta", self.delta))
 
 
 Event = (
     LaplaceEvent | GaussianEvent | ThresholdEvent | PureEvent | ExponentialEvent | GradualEvent
-    | SampledGaussianEvent
+    | SampledGaussianEvent | RepeatedEvent | ShuffledEvent
 )
 
 
@@ -185,12 +220,19 @@ def _written(event: Event) -> dict[str, Json]:
         case GradualEvent(l1, scale, levels):
             return {"kind": "gradual", "l1": l1, "scale": scale.hex(), "levels": levels}
         case SampledGaussianEvent(branches, delta):
-            listed: list[Json] = [
-                [[rate.hex(), multiplier.hex(), steps] for rate, multiplier, steps in branch]
-                for branch in branches
-            ]
+            listed = [_written_phases(branch) for branch in branches]
             return {"kind": "sampled gaussian", "branches": listed, "delta": str(delta)}
+        case RepeatedEvent(branches, once, law, gamma, delta):
+            listed = [_written_phases(branch) for branch in branches]
+            return {"kind": "best of repeated", "branches": listed, "law": law,
+                    "once": _written_phases(once), "gamma": str(gamma), "delta": str(delta)}
+        case ShuffledEvent(local, rows, delta):
+            return {"kind": "shuffled", "local": str(local), "rows": rows, "delta": str(delta)}
     raise ValueError(f"not a privacy event: {event!r}")
+
+
+def _written_phases(phases: tuple[Phase, ...]) -> Json:
+    return [[rate.hex(), multiplier.hex(), steps] for rate, multiplier, steps in phases]
 
 
 _Fields = Mapping[str, object]
@@ -205,6 +247,13 @@ _READERS: Final[Mapping[str, Callable[[_Fields], Event]]] = {
     ),
     "sampled gaussian": lambda f: SampledGaussianEvent(
         _branches(f["branches"]), read_fraction(f["delta"])
+    ),
+    "best of repeated": lambda f: RepeatedEvent(
+        _branches(f["branches"]), _branches([f["once"]])[0], _text(f["law"]),
+        read_fraction(f["gamma"]), read_fraction(f["delta"]),
+    ),
+    "shuffled": lambda f: ShuffledEvent(
+        read_fraction(f["local"]), _integer(f["rows"]), read_fraction(f["delta"])
     ),
 }
 
@@ -222,6 +271,12 @@ def _read(entry: object) -> Event:
 def _integer(value: object) -> int:
     if type(value) is not int:
         raise ValueError(f"an integer is needed, got {value!r}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a text is needed, got {value!r}")
     return value
 
 
@@ -258,6 +313,16 @@ def _branches(value: object) -> tuple[tuple[Phase, ...], ...]:
               for rate, multiplier, steps in branch)
         for branch in value
     )
+
+
+def _check_branches(branches: tuple[tuple[Phase, ...], ...]) -> None:
+    if not (_is_filled(branches) and all(map(_is_filled, branches)) and all(
+        _is_phase(phase) for branch in branches for phase in branch
+    )):
+        raise ValueError(
+            "branches must be a tuple of tuples of (0 < rate <= 1, 2**-6 <= multiplier <= "
+            f"2**30, 1 <= steps <= {STEPS_MAX}), got {branches!r}"
+        )
 
 
 def _is_filled(value: object) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
-from mechanisms import curve, gaussian, laplace, sampled
+from mechanisms import curve, gaussian, laplace, repetition, sampled, shuffling
 from mechanisms.event import (
     Event,
     ExponentialEvent,
@@ -13,7 +14,9 @@ from mechanisms.event import (
     GradualEvent,
     LaplaceEvent,
     PureEvent,
+    RepeatedEvent,
     SampledGaussianEvent,
+    ShuffledEvent,
     ThresholdEvent,
 )
 from mechanisms.gradual import scales_of
@@ -78,7 +81,32 @@ def price(event: Event, order: Fraction) -> ExactPrice:
             epsilon = max(sampled.epsilon_for(branch, delta) for branch in branches)
             rdp = max(sampled.rdp(branch, order) for branch in branches)
             return ExactPrice(epsilon, delta, rdp, delta)
+        case ShuffledEvent(local, rows, delta):
+            # (epsilon, delta)-DP is within delta of epsilon-DP, so rail B pays delta as well.
+            epsilon = shuffling.amplified(local, rows, delta)
+            return ExactPrice(epsilon, delta, laplace.pure_rdp(epsilon, order), _ZERO)
+        case RepeatedEvent():
+            return _repeated(event, order)
     raise ValueError(f"not a privacy event: {event!r}")
+
+
+@lru_cache(maxsize=256)
+def _repeated(event: RepeatedEvent, order: Fraction) -> ExactPrice:
+    """Return the price of the best of K runs, or of what follows it where that is dearer.
+
+    Guarantee: a run is drawn from settings that are public, and a unit is in one of its branches by
+    a coin, so the largest divergence among all branches bounds that of a run at every order; a
+    unit that is in no branch sees the runs as they are without it.
+    """
+    law = repetition.Repetitions(event.law, event.gamma)
+
+    def curve(at: Fraction) -> Fraction:
+        return max(sampled.rdp(branch, at) for branch in event.branches)
+
+    epsilon = max(repetition.epsilon_for(curve, law, event.delta),
+                  sampled.epsilon_for(event.once, event.delta))
+    rdp = max(repetition.rdp(curve, law, order), sampled.rdp(event.once, order))
+    return ExactPrice(epsilon, event.delta, rdp, event.delta)
 
 
 def levels_of(events: tuple[Event, ...]) -> int:

@@ -14,6 +14,8 @@ from functools import lru_cache
 from mechanisms.bounds import exp_bounds, log_bounds, round_up_dyadic
 from mechanisms.conversion import epsilon_at
 from mechanisms.event import MULTIPLIER_MAX, MULTIPLIER_MIN, Phase
+from mechanisms.repetition import Repetitions
+from mechanisms.repetition import epsilon_for as best_of
 
 # dp_accounting works in floats; its pessimistic rounding is far larger than their errors.
 _EPSILON_MARGIN = Fraction(1, 10**6)
@@ -148,6 +150,30 @@ def multiplier_for(
         low, high = high, high * 1.25
         if high > MULTIPLIER_MAX / 2:
             raise ValueError(f"no noise up to {high:g} reaches epsilon {float(epsilon):g}")
+    while high / low > 1.002:
+        middle = _short(math.sqrt(low * high))
+        if not low < middle < high:
+            break
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+def repeated_multiplier_for(
+    phases_at: Callable[[float], tuple[Phase, ...]], law: Repetitions, epsilon: Fraction,
+    delta: Fraction,
+) -> float:
+    """Return a noise multiplier z, within 0.2 % of the smallest, of runs whose best costs epsilon.
+
+    Guarantee: the returned z was priced (mechanisms/repetition.py) and found within epsilon.
+    Raises ValueError where none is.
+    """
+    def fits(z: float) -> bool:
+        phases = phases_at(z)
+        return best_of(lambda order: rdp(phases, order), law, delta) <= epsilon
+
+    low, high = 2 * MULTIPLIER_MIN, 2.0**20
+    if not fits(high):
+        raise ValueError(f"no noise up to {high:g} reaches epsilon {float(epsilon):g}")
     while high / low > 1.002:
         middle = _short(math.sqrt(low * high))
         if not low < middle < high:

@@ -14,6 +14,9 @@ Map of the folder, in the order of the road
     tensors     networks: one forward and one backward pass. The door to TensorFlow
     descent     the one loop: sample patients, sum clipped gradients, add noise, step
     evaluation  held-out patients to noisy counts, and metrics read off them
+    tuning      candidate runs to a priced search among them, and the score it chooses by
+    noised_table    rows noised one by one and shuffled
+    marginal_table  rows drawn from noisy counts
     model       what an analyst holds: predict, metrics, card, save, load; picture draws it
     arithmetic  a small model to plain numbers that SQL can compute
 

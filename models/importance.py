@@ -35,6 +35,7 @@ CENTRED_NORM: Final = 0.7  # of what is left of a row's usual norm once the cent
 # and diabetes130, not on the table that benchmarks/training.py measures importance on.
 ROUND_FLOOR: Final = 1.0  # of the second release: what was not seen yet may be seen then
 MEANS_FLOOR: Final = 0.1
+AT_ONCE_NORM: Final = 0.5  # of a row's usual norm, where all is asked in one release
 VARIANCE_MIN: Final = 0.01  # of an input: what varies less is not raised further
 NULL_SHARE: Final = 1.2
 REPEATS: Final = 40  # of the draw that says what a feature that tells nothing looks like
@@ -244,6 +245,37 @@ def _factors(raised: Scales) -> Scales:
     return found
 
 
+def importance_at_once(
+    encoding: Encoding, table: Table, multiplier: float, randomness: Randomness, by: str
+) -> Scales:
+    """Return a factor for each feature, of root mean square 1: one Gaussian release of noise
+    `multiplier` times what one patient moves, and post-processing of it.
+
+    Guarantee: of the means, each patient counts by its first row only, in the sum of its own
+    label's class: its inputs and a one for the count, scaled to a norm of at most 1. So one
+    patient moves all sums together by at most 1 in L2 norm; they are noised together, and read
+    no other way. Of the information, see `_by_information`.
+    """
+    if by != "means":
+        return _by_information(encoding, table, multiplier, randomness).scales
+    rows = table.starts[:-1]
+    classes = table_shapes(encoding)[0][1]
+    labels = _label_bins(encoding, table.targets[rows])
+    given = np.nan_to_num(table.inputs[rows], nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64)
+    parts = _bounded(np.hstack([given, np.ones((len(rows), 1))]),
+                     AT_ONCE_NORM * typical_norm(encoding))
+    sums = np.stack([parts[labels == k].sum(axis=0) for k in range(classes)])
+    noisy = noised(sums.reshape(-1), multiplier, randomness).reshape(sums.shape)
+    counts = np.maximum(noisy[:, -1], 1.0)
+    shares = counts / counts.sum()
+    means = noisy[:, :-1] / counts[:, None]
+    apart = shares @ (means - shares @ means) ** 2
+    by_noise = float(np.sum(shares * (1 - shares) * (multiplier / counts) ** 2))
+    gains = np.array([math.sqrt(max(float(apart[places].mean()) - by_noise, 0.0))
+                      for places in _places(encoding)])
+    return _factors(gains / (gains.mean() or 1.0) + MEANS_FLOOR)
+
+
 def _by_information(
     encoding: Encoding, table: Table, multiplier: float, randomness: Randomness
 ) -> Findings:
@@ -263,7 +295,7 @@ def _by_information(
         cells = np.zeros((bins, columns), dtype=np.int64)
         np.add.at(cells, (_feature_bins(table.inputs[rows][:, places], bins), labels), 1)
         drawn = gaussian.sample(sigma, cells.size, randomness).reshape(cells.shape)
-        gains.append(_gain((cells + drawn).astype(np.float64), sigma, randomness))
+        gains.append(information_gain((cells + drawn).astype(np.float64), sigma, randomness))
     return Findings(np.array(gains), _factors(np.array(gains) + FLOOR),
                     np.zeros(encoding.width))
 
@@ -321,7 +353,7 @@ def _part_of_bounds(values: Floats, bins: int) -> Places:
 # ---- reading information off noisy tables ------------------------------------------------------
 
 
-def _gain(noisy: Doubles, sigma: float, randomness: Randomness) -> float:
+def information_gain(noisy: Doubles, sigma: float, randomness: Randomness) -> float:
     """Return the root of the mutual information, less what independent columns would show."""
     clipped = np.maximum(noisy, 0)
     total = clipped.sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from models.importance import scaled
 from models.layers import Architecture
 from models.linear import LinearModel, sigmoid, softmax
 from models.run import Settings, settings_from
+from models.tuning import Tuned
 from planner.refusal import Refused
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Model:
     scales: tuple[float, ...] | None = None
     architecture: Architecture | None = None
     worth: tuple[float, ...] | None = None
+    tuned: Tuned | None = None
 
     def predict(self, rows: Any) -> Doubles:
         """Return a prediction for each row: probabilities, or values in the label's units.
@@ -165,6 +167,7 @@ class Model:
             "scales": None if self.scales is None else list(self.scales),
             "worth": None if self.worth is None else list(self.worth),
             "architecture": None if self.architecture is None else self.architecture.to_list(),
+            "tuned": None if self.tuned is None else asdict(self.tuned),
         }, indent=1, default=str))
         return place
 
@@ -182,12 +185,14 @@ class Model:
             loss = PrivacyLoss(*map(Decimal, fields["cost"]))
             metrics, scales = fields["metrics"], fields["scales"]
             layers, worth = fields["architecture"], fields.get("worth")
+            tuned = fields.get("tuned")
             found = cls(
                 fields["family"], encoding, settings, parameters, loss, Card(fields["card"]),
                 None if metrics is None else Evaluation.from_dict(metrics),
                 bool(fields["is_private"]), None if scales is None else tuple(scales),
                 None if layers is None else Architecture.from_list(layers),
                 None if worth is None else tuple(worth),
+                None if tuned is None else Tuned(**tuned),
             )
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise Refused("model", f"{place} holds no model that was saved here "
@@ -199,6 +204,8 @@ class Model:
     def __str__(self) -> str:
         stamp = "" if self.is_private else "NOT PRIVATE  "
         lines = [f"{stamp}{self.family} model for {self.encoding.label.name}, cost {self.cost}"]
+        if self.tuned is not None:
+            lines.append(f"chosen: {self.tuned}")
         if self.metrics is not None:
             lines.append(f"on held-out patients: {self.metrics}")
         return "\n".join(lines)

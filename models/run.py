@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from mechanisms.conversion import epsilon_at
-from mechanisms.event import MULTIPLIER_MIN, Phase, SampledGaussianEvent
+from mechanisms.event import MULTIPLIER_MIN, Phase, RepeatedEvent, SampledGaussianEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
-from mechanisms.sampled import multiplier_for
+from mechanisms.repetition import Repetitions
+from mechanisms.sampled import multiplier_for, repeated_multiplier_for
 from mechanisms.sampled import rdp as rdp_of
 from models.adaptive_clip import AdaptiveClip
 from models.clipping import Clip
@@ -273,9 +275,11 @@ class RunPlan:
 def plan_run(
     family: str, encoding: Encoding, settings: Settings, defaults: Defaults, parameters: int,
     units: int, epsilon: Fraction, delta: Fraction, order: Fraction, network: str = "",
-    groups: tuple[int, ...] = (),
+    groups: tuple[int, ...] = (), law: Repetitions | None = None,
 ) -> RunPlan:
     """Work out sampling and steps from public numbers, and the noise from epsilon.
+
+    With a `law` epsilon is the price of the best of as many such runs (models/tuning.py).
 
     Guarantee: the event is fixed here, before any row is read; its price on rail A is at most
     (epsilon, delta). Held-out patients are told from training patients by a coin that depends on
@@ -295,12 +299,13 @@ def plan_run(
         defaults.small_optimizer if units < FULL_BATCH_BELOW else "adam"))
     try:
         phases = _phases(rate, plateaus, bought)
-        multiplier = multiplier_for(phases, epsilon, delta)
+        fitting = multiplier_for if law is None else partial(_repeated, law)
+        multiplier = fitting(phases, epsilon, delta)
         training = phases(multiplier)
         branches: tuple[tuple[Phase, ...], ...] = (training,)
         held = None
         if settings.holdout > 0:
-            held = multiplier_for(lambda z: ((1.0, z, 1),), epsilon, delta)
+            held = fitting(lambda z: ((1.0, z, 1),), epsilon, delta)
             held = max(held, math.sqrt(float(order / (2 * rdp_of(training, order)))) * (1 + 1e-9))
             branches = (training, ((1.0, held, 1),))
         event = SampledGaussianEvent(branches, delta)
@@ -320,13 +325,21 @@ def plan_run(
         importance_multiplier=multipliers.get("importance"),
         centres_multiplier=multipliers.get("centres"),
         classes_multiplier=multipliers.get("classes"),
-        cost=loss_of((event,), order),
+        cost=loss_of((event if law is None else RepeatedEvent(
+            event.branches, event.branches[-1], law.name, law.gamma, delta),), order),
     )
     if settings.clip_quantile is None:
         return plan
     return replace(plan, adaptive=AdaptiveClip.of(
         settings.clip_quantile, groups if settings.clip_layers and groups else (parameters,),
         norm or CLIP_START, multiplier, plan.expected))
+
+
+def _repeated(
+    law: Repetitions, phases: Callable[[float], tuple[Phase, ...]], epsilon: Fraction,
+    delta: Fraction,
+) -> float:
+    return repeated_multiplier_for(phases, law, epsilon, delta)
 
 
 def _learning_rate(settings: Settings, defaults: Defaults, optimizer: str) -> float:

@@ -28,7 +28,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "duckdb": ("engine/database.py",),
     "keras": (),
     "matplotlib": ("engine/picture.py", "models/picture.py"),
-    "pandas": ("engine/result.py",),
+    "pandas": ("engine/result.py", "models/noised_table.py",),
     "pyarrow": ("engine/result.py",),
     "sklearn": (),
     "sqlalchemy": ("engine/ledger_store.py", "engine/ledger_tables.py", "engine/answers.py"),

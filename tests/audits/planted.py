@@ -46,6 +46,8 @@ LOCALITY = "tests/engine/test_snapshot_locality.py::"
 STATE = "tests/attacks/test_state_channels.py::"
 TRAINED = "tests/engine/test_record.py::test_a_training_path_replays_on_neighbours"
 EPSILON = "tests/audits/test_empirical_epsilon.py::"
+TABLE = "tests/engine/test_table_release.py::"
+TUNING = "tests/engine/test_tuning.py::"
 STORED = "tests/engine/test_stored_columns.py::"
 BATCHES = "tests/engine/test_batches.py::"
 SETTLING = "tests/engine/test_ledger_settling.py::"
@@ -559,6 +561,42 @@ PLANTED = (
     Planted("a model trained without privacy gets a name", "engine/published.py",
             "    if not (model.is_private or insecure):\n", "    if False:\n",
             ("tests/engine/test_predictions.py::test_a_name_is_kept_and_checked",)),
+    Planted("a search that pays for a single run", "mechanisms/repetition.py",
+            "    return (1 + law.eta) * _least((1 - 1 / b) * curve(b) + log_gamma / b for b in "
+            "ORDERS)\n", "    return 0 * log_gamma\n",
+            ("tests/mechanisms/test_repetition.py::"
+             "test_the_true_loss_of_randomized_response_is_below_the_bound",)),
+    Planted("a search that chooses by exact scores", "models/tuning.py",
+            "    return float(noisy[0]) / expected\n", "    return total / expected\n",
+            (TUNING + "test_the_choice_follows_from_what_is_released",)),
+    Planted("a search that shows how many runs there were", "engine/tuning.py",
+            "        own = Randomness.keyed(key, RUNS + i).bytes(32)\n",
+            "        own = Randomness.keyed(key, RUNS + i).bytes(32)\n"
+            "        if folder is not None:\n"
+            "            (folder.path / f'run {i}').touch()\n",
+            (TUNING + "test_nothing_tells_how_many_runs_there_were",)),
+    Planted("a noised table with as many rows as patients", "models/noised_table.py",
+            "    missing = count - len(order)\n", "    missing = 0\n",
+            (TABLE + "test_the_number_of_rows_is_public",)),
+    Planted("a noised table that shows patients before dummies", "models/noised_table.py",
+            "    found: Values = whole[_shuffled(count, randomness)]\n",
+            "    found: Values = whole\n",
+            (TABLE + "test_patients_stand_anywhere_among_dummies",)),
+    Planted("every table of drawn counts gets the noise of all", "models/marginal_table.py",
+            "    shares = weights / weights.sum() * (1 - 2.0**-40)\n",
+            "    shares = weights / weights.max() * (1 - 2.0**-40)\n",
+            (TABLE + "test_all_counts_together_cost_what_was_charged",)),
+    Planted("an attribute drawn by exact counts", "models/marginal_table.py",
+            "    found: Counts = (cells + drawn).astype(np.float64)\n",
+            "    found: Counts = cells.astype(np.float64)\n",
+            (TABLE + "test_counts_replay_on_neighbours",)),
+    Planted("every attribute of a row gets the whole epsilon", "models/noised_table.py",
+            "        return (local / columns,) * columns\n", "        return (local,) * columns\n",
+            (TABLE + "test_the_table_is_what_the_policy_allows",)),
+    Planted("a missing value that is shown as missing", "models/noised_table.py",
+            "        return np.where(flags == 1, -1, moved)\n",
+            "        return np.where((flags == 1) | (values < 0), -1, moved)\n",
+            (TABLE + "test_no_two_values_of_a_row_can_be_told_apart_further_than_stated",)),
     Planted("importance that counts all rows of a patient", "models/importance.py",
             "    rows = table.starts[:-1]\n    shapes", "    rows = np.arange(table.starts[-1])\n"
             "    shapes", (TRAINED,), "importance"),

@@ -34,7 +34,9 @@ import models.descent
 import models.evaluation
 import models.forest
 import models.importance
+import models.marginal_table
 import models.statistics
+import models.tuning
 from engine import Engine, Refused
 from planner.bounded_sql import SELECTION
 from planner.price import Mechanism
@@ -141,6 +143,21 @@ def trained(
     return record(run, like)
 
 
+def searched(
+    engine_: Engine, sql: str, like: Recording | None = None, **settings: Any
+) -> Recording:
+    """Record one search for settings; its result is all that an analyst holds."""
+
+    def run() -> Any:
+        model = engine_.tune(sql, **settings)
+        facts = {name: x for name, x in model.card.facts.items()
+                 if name not in ("trained", "data version", "policy")}
+        metrics = None if model.metrics is None else model.metrics.to_dict()
+        return model.parameters.tobytes(), metrics, str(model), facts
+
+    return record(run, like)
+
+
 # ---- the places ----------------------------------------------------------------------------
 
 
@@ -167,11 +184,13 @@ def _watched(found: Recording, like: Recording | None) -> Iterator[None]:
         (engine.accuracy, "_draw"): _levels(met), (engine.split, "draw"): _levels(met),
         (models.descent, "noised"): _step(met),
         (models.importance, "noised"): _step(met, "means"),
+        (models.tuning, "noised"): _step(met, "score"),
         (models.importance, "gaussian"): _counted("importance", "cells", met),
         (models.evaluation, "gaussian"): _counted("metrics", "cells", met),
         (models.class_weights, "gaussian"): _counted("class weights", "counts", met),
         (models.statistics, "gaussian"): _counted("sums", "sums", met),
         (models.forest, "gaussian"): _counted("leaves", "cells", met),
+        (models.marginal_table, "gaussian"): _counted("counts", "cells", met),
     }
     with pytest.MonkeyPatch.context() as patch:
         for (module, name), wrapped in places.items():
@@ -269,9 +288,11 @@ def _counted(name: str, local: str, met: Any) -> Any:
                         reach**2, given, lambda: cells + drawn)
             return noisy - cells
 
-        return SimpleNamespace(sample=sample)
+        return SimpleNamespace(sample=sample, rho=true.rho, epsilon_for=true.epsilon_for,
+                               multiplier_for=true.multiplier_for)
 
     return wrap
 
 
-__all__ = ["Primitive", "Recording", "asked", "asked_together", "differences", "record", "trained"]
+__all__ = ["Primitive", "Recording", "asked", "asked_together", "differences", "record",
+           "searched", "trained"]

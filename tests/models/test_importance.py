@@ -100,7 +100,7 @@ def test_one_patient_moves_the_tables_by_the_root_of_their_number(
 
     seen: list[np.ndarray] = []
     monkeypatch.setattr(gaussian, "sample", silent)
-    monkeypatch.setattr("models.importance._gain",
+    monkeypatch.setattr("models.importance.information_gain",
                         lambda cells, *_: seen.append(cells) or 0.0)
     patients = table([1, 2, 5000], mixed.width)
     patients.inputs[3:] = np.nan
