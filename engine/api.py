@@ -263,6 +263,10 @@ class Engine:
             result = self._answer(sql, bound, plan, who, self._ledger, data, data.kept)
         return result if aim is None else replace(result, target=fixed_outcome(aim))
 
+    def _plan(self, sql: str, settings: Settings, data: Data) -> tuple[Bound, NoisePlan]:
+        """Text to priced plan: reads no row, spends nothing."""
+        return self._taught(self._aimed, sql, settings, data)[:2]
+
     def _aimed(
         self, sql: str, settings: Settings, data: Data
     ) -> tuple[Bound, NoisePlan, Aim | None]:
@@ -382,7 +386,7 @@ class Engine:
         if not is_infinite(settings.epsilon):
             if settings.bounds is Bounds.DEFAULT:  # an oracle whose bounds no noise moves
                 settings = replace(settings, bounds=Bounds.DECLARED)
-            bound, plan, _ = self._taught(self._aimed, sql, settings, data)
+            bound, plan = self._plan(sql, settings, data)
         else:
             bound, plan = self._taught(self._exact, sql, settings, data)
         return self._test(sql, bound, plan, data, noise=False)

@@ -265,12 +265,13 @@ def test_an_interrupted_search_ends_in_the_same_model_without_a_second_charge(
     true = models.tuning.score
 
     def watched(*given: Any) -> float:
-        seen.append((given[1].tobytes(), found := true(*given)))
+        # The intercept of a kept model takes the inputs' centre in.
+        seen.append((given[1][:-1].tobytes(), found := true(*given)))
         return found
 
     monkeypatch.setattr("models.tuning.score", watched)
     model = engine.tune(VIEW, resume=charge.seq, **FAST)
-    assert model.parameters.tobytes() == max(seen, key=lambda run: run[1])[0]
+    assert model.parameters[:-1].tobytes() == max(seen, key=lambda run: run[1])[0]
     again = engine.tune(VIEW, resume=charge.seq, **FAST)
     assert np.array_equal(model.parameters, again.parameters)
     assert (model.metrics, model.tuned) == (again.metrics, again.tuned)
