@@ -49,7 +49,7 @@ def repaired(sql: str, refusal: Refused, catalog: Catalog, judge: Judge, dialect
     Guarantee: depends on the text, the catalog and the judge, which is a planner's; no row is
     read. About TRIES_MAX texts are judged at most.
     """
-    if len(sql) > TEXT_MAX or refusal.rule == "too-large":
+    if not isinstance(sql, str) or len(sql) > TEXT_MAX or refusal.rule == "too-large":
         return ""
     plainest = _plainest(sql, catalog, judge)
     if not plainest:

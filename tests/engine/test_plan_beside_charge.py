@@ -14,8 +14,8 @@ def test_the_plan_is_stored_beside_its_charge(tmp_path: Path) -> None:
     policy = _clinic(tmp_path)
     sql = "SELECT department, AVG(cost) AS mean FROM visits GROUP BY department"
     with Engine.open(policy) as engine:
-        explained = engine.explain(sql, epsilon=0.5)
-        engine.query(sql, epsilon=0.5)
+        explained = engine.explain(sql, epsilon=0.5, bounds="declared")
+        engine.query(sql, epsilon=0.5, bounds="declared")
         seq = engine.history()[-1].seq
         stored = engine.plan_of(seq)
         assert stored is not None
