@@ -258,8 +258,8 @@ def importance_at_once(
     """
     if by != "means":
         return _by_information(encoding, table, multiplier, randomness).scales
-    rows = table.starts[:-1]
     classes = table_shapes(encoding)[0][1]
+    rows = table.starts[:-1]
     labels = _label_bins(encoding, table.targets[rows])
     given = np.nan_to_num(table.inputs[rows], nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64)
     parts = _bounded(np.hstack([given, np.ones((len(rows), 1))]),
