@@ -164,6 +164,8 @@ def _digits(arguments: tuple[Expression, ...]) -> int:
 def _round(arguments: tuple[Expression, ...]) -> Domain:
     digits = _digits(arguments)
     need_numbers(arguments[:1])
+    if _stays(arguments):
+        return arguments[0].domain
     ends = arguments[0].domain.interval
     if ends is None:
         return real(None, None, True)
@@ -178,8 +180,16 @@ def _round(arguments: tuple[Expression, ...]) -> Domain:
     return _typed(low, high, whole, any_null(arguments))
 
 
+def _stays(arguments: tuple[Expression, ...]) -> bool:
+    """Return whether a whole number is rounded to decimals, which changes neither it nor its type.
+    """
+    return arguments[0].domain.type is Type.INTEGER and _digits(arguments) > 0
+
+
 def half_away(value: float, digits: int = 0) -> float:
     """Round half away from zero, as DuckDB does for DOUBLE."""
+    if type(value) is int and digits >= 0:
+        return value
     scale = 10.0**digits
     scaled = value * scale
     if not math.isfinite(scaled):
@@ -190,6 +200,8 @@ def half_away(value: float, digits: int = 0) -> float:
 def _round_sql(printed: tuple[str, ...], arguments: tuple[Expression, ...]) -> str:
     value = number(printed[0], arguments[0])
     digits = _digits(arguments)
+    if _stays(arguments):
+        return value
     return f"round({value})" if digits == 0 else finite_sql(f"round({value}, {digits})")
 
 

@@ -59,8 +59,9 @@ def differences(engine: Engine, plain: Any, sql: str, said_plainly: str = "") ->
 def plainly(sql: str) -> str:
     """Say in DuckDB's words what the engine understands by a question.
 
-    LEAST and GREATEST keep NULL where they clip, a root of less than nothing is NULL, and what
-    rounds to whole numbers gives whole numbers, which `//` cuts.
+    LEAST and GREATEST keep NULL where they clip, a root of less than nothing is NULL, what rounds
+    to whole numbers gives whole numbers, which `//` cuts, and 1.5 is a DOUBLE: medians of DECIMALs
+    are rounded to their digits.
     """
     tree = sqlglot.parse_one(sql, dialect="duckdb")
     for node in reversed(list(tree.walk())):  # from the leaves up
@@ -74,6 +75,8 @@ def _said_plainly(node: exp.Expression) -> exp.Expression | None:
     if isinstance(node, exp.Greatest | exp.Least) and len(node.expressions) == 1:
         name = "at_least" if isinstance(node, exp.Greatest) else "at_most"
         return exp.Anonymous(this=name, expressions=[node.this.copy(), node.expressions[0].copy()])
+    if isinstance(node, exp.Literal) and not node.is_string and "." in node.name:
+        return exp.cast(node.copy(), "double")
     if isinstance(node, exp.Sqrt):
         return exp.Anonymous(this="root_of", expressions=[node.this.copy()])
     is_whole = isinstance(node, exp.Floor | exp.Ceil)

@@ -112,3 +112,7 @@ SELECT WIDTH_BUCKET(los, 0, 30, 3) AS band, COUNT(*) FROM visits GROUP BY 1;
 SELECT WIDTH_BUCKET(cost, 100, 2000, 4) AS band, COUNT(*) FROM visits GROUP BY 1;
 -- = count(*): row rank, l1 20, keys public 7, laplace
 -- plain: SELECT CASE WHEN cost < 100 THEN 0 WHEN cost >= 2000 THEN 5 WHEN cost IS NOT NULL THEN CAST(FLOOR((cost - 100) / 475) AS INTEGER) + 1 END AS band, COUNT(*) FROM visits GROUP BY 1
+
+-- whole numbers rounded to decimals stay whole
+SELECT ROUND(los, 1) // 5 AS fives, COUNT(*) FROM visits GROUP BY fives;
+-- = count(*): row rank, l1 20, keys public 14, laplace
