@@ -79,8 +79,9 @@ def epsilon_for(phases: tuple[Phase, ...], delta: Fraction) -> Fraction:
     Guarantee: the run is fixed in advance, so its privacy-loss distribution composes by
     convolution (Koskela et al. 2020; Doroshenko et al. 2022 for the rounding, which is
     pessimistic in both directions of adding and removing a unit). The distribution is that of
-    continuous noise. Ours lies on a grid of 2**34 steps a sigma and differs from a rounded
-    continuous draw by less than 2**-60 in total variation a coordinate, for which a share of
+    continuous noise. Ours lies on a grid of 2**34 steps a sigma, counts too (models/counts.py):
+    noise on whole numbers alone has a larger delta. It differs from a rounded continuous draw by
+    less than 2**-60 in total variation a coordinate, for which a share of
     delta is kept back. Float errors inside dp_accounting are not certified: a margin is added.
     """
     accountant = _accounting()

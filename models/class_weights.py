@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mechanisms import gaussian
 from mechanisms.randomness import Randomness
+from models.counts import noised_counts
 from models.encoding import Doubles, Encoding
 from models.table import Table
 
@@ -20,13 +20,13 @@ def class_weights(
     """Return a weight for each class: all patients over the classes' number over its own patients.
 
     Guarantee: each patient counts once, by its first row's class, so adding or removing one
-    changes one count by one; every count gets an exact discrete Gaussian draw of sigma
-    `multiplier`. The weights are post-processing, between 1/WEIGHT_MAX and WEIGHT_MAX.
+    changes one count by one; every count gets a Gaussian draw of sigma `multiplier` (counts.py).
+    The weights are post-processing, between 1/WEIGHT_MAX and WEIGHT_MAX.
     """
     classes = max(2, encoding.outputs)
     labels = np.nan_to_num(table.targets[table.starts[:-1]]).astype(np.int64).clip(0, classes - 1)
-    counts = np.bincount(labels, minlength=classes)
-    noisy = (counts + gaussian.sample(multiplier, classes, randomness)).astype(np.float64)
+    counts = np.bincount(labels, minlength=classes).astype(np.int64)
+    noisy = noised_counts(counts, multiplier, randomness)
     safe = np.maximum(noisy, 1.0)
     found: Doubles = np.clip(safe.sum() / (classes * safe), 1 / WEIGHT_MAX, WEIGHT_MAX)
     return found

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mechanisms import gaussian
 from mechanisms.randomness import Randomness
+from models.counts import noised_counts
 from models.descent import Predictor, Vector
 from models.encoding import Doubles, Encoding, Task, rates
 from models.linear import sigmoid
@@ -96,7 +96,7 @@ def evaluate(
     """Count the held-out `units` by score and label, and add noise.
 
     Guarantee: adding or removing one patient changes one cell by one, whatever its rows hold;
-    every cell, empty or not, gets its own exact discrete Gaussian draw of sigma `multiplier`.
+    every cell, empty or not, gets its own Gaussian draw of sigma `multiplier` (counts.py).
     """
     encoding = network.encoding
     rows = table.starts[units]  # a patient's first row, in the secret random order of its rows
@@ -106,11 +106,10 @@ def evaluate(
         pixels = None if table.pixels is None else table.pixels[part]
         scores = network.scores(parameters, table.inputs[part], pixels)
         np.add.at(cells, _cells(encoding, scores, table.targets[part]), 1)
-    drawn = gaussian.sample(multiplier, cells.size, randomness).reshape(cells.shape)
-    noisy = cells + drawn
+    noisy = np.rint(noised_counts(cells, multiplier, randomness))
     return Evaluation(
         encoding.task, tuple(tuple(int(n) for n in row) for row in noisy), multiplier,
-        _metrics(encoding, noisy.astype(np.float64), multiplier, randomness),
+        _metrics(encoding, noisy, multiplier, randomness),
     )
 
 

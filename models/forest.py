@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mechanisms import gaussian
 from mechanisms.event import SampledGaussianEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
 from mechanisms.randomness import Randomness
 from models.bayes import is_indicator, is_two
+from models.counts import noised_counts
 from models.encoding import Doubles, Encoding, Floats, Task
 from models.run import Settings
 from models.statistics import branches_for, refuse_unused
@@ -218,12 +218,11 @@ def leaf_counts(plan: ForestPlan, splits: Vector, table: Table) -> npt.NDArray[n
 def grown(plan: ForestPlan, splits: Vector, table: Table, randomness: Randomness) -> Vector:
     """Return the splits with leaves from noisy counts.
 
-    Guarantee: exact discrete Gaussian noise of plan.sigma on every cell, empty or not; what
-    follows is post-processing.
+    Guarantee: Gaussian noise of plan.sigma (counts.py) on every cell, empty or not; what follows is
+    post-processing.
     """
     cells = leaf_counts(plan, splits, table)
-    drawn = gaussian.sample(plan.sigma, cells.size, randomness).reshape(cells.shape)
-    values = _leaf_values(plan, (cells + drawn).astype(np.float64) / GRID)
+    values = _leaf_values(plan, noised_counts(cells, plan.sigma, randomness) / GRID)
     found: Vector = np.concatenate(
         [splits[: 2 * plan.network.trees * plan.network.splits], values.reshape(-1)])
     return found

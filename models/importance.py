@@ -18,9 +18,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from mechanisms import gaussian
 from mechanisms.randomness import Randomness
 from models.clipping import KEPT
+from models.counts import noised_counts
 from models.descent import noised
 from models.encoding import Doubles, Encoding, Floats, Task
 from models.family import typical_norm
@@ -282,8 +282,8 @@ def _by_information(
     """Return factors that grow with the root of the mutual information, less an independent one's.
 
     Guarantee: each patient counts by its first row only, once in the table of each of the d
-    features: it moves all tables together by at most sqrt(d) in L2 norm. Every cell gets an exact
-    discrete Gaussian draw of sigma multiplier * sqrt(d), rounded up. What follows is
+    features: it moves all tables together by at most sqrt(d) in L2 norm. Every cell gets a
+    Gaussian draw of sigma multiplier * sqrt(d), rounded up (counts.py). What follows is
     post-processing: the null is simulated from the noisy tables themselves.
     """
     rows = table.starts[:-1]
@@ -294,8 +294,7 @@ def _by_information(
     for places, (bins, columns) in zip(_places(encoding), shapes, strict=True):
         cells = np.zeros((bins, columns), dtype=np.int64)
         np.add.at(cells, (_feature_bins(table.inputs[rows][:, places], bins), labels), 1)
-        drawn = gaussian.sample(sigma, cells.size, randomness).reshape(cells.shape)
-        gains.append(information_gain((cells + drawn).astype(np.float64), sigma, randomness))
+        gains.append(information_gain(noised_counts(cells, sigma, randomness), sigma, randomness))
     return Findings(np.array(gains), _factors(np.array(gains) + FLOOR),
                     np.zeros(encoding.width))
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mechanisms import gaussian
 from mechanisms.event import Phase, SampledGaussianEvent
 from mechanisms.loss import PrivacyLoss
 from mechanisms.pricing import loss_of
@@ -23,6 +22,7 @@ from mechanisms.randomness import Randomness
 from mechanisms.sampled import multiplier_for
 from mechanisms.sampled import rdp as rdp_of
 from models.bayes import BayesModel, bayes, is_indicator, is_two, number_places
+from models.counts import noised_counts
 from models.encoding import CODED, Encoding
 from models.linear import LinearModel
 from models.run import Settings, is_classified
@@ -231,13 +231,12 @@ def _reach(encoding: Encoding) -> float:
 def released(plan: StatisticsPlan, sums: npt.NDArray[np.int64], randomness: Randomness) -> Vector:
     """Return the sums with noise, in patients.
 
-    Guarantee: exact discrete Gaussian noise of plan.sigma is added to whole numbers that one
-    patient moves by at most plan.distance in L2 norm. Everything after this is post-processing.
+    Guarantee: Gaussian noise of plan.sigma (counts.py) is added to whole numbers that one patient
+    moves by at most plan.distance in L2 norm. Everything after this is post-processing.
     """
     if sums.shape != (len(plan.products.pairs),):
         raise ValueError("the sums are not those of the plan")
-    drawn = gaussian.sample(plan.sigma, len(sums), randomness)
-    found: Vector = (sums + drawn).astype(np.float64) / plan.products.grid
+    found: Vector = noised_counts(sums, plan.sigma, randomness) / plan.products.grid
     return found
 
 

@@ -25,7 +25,7 @@ from mechanisms.repetition import LAWS, MEAN_MAX, ORDERS, Repetitions
 from mechanisms.sampled import rdp
 from models.clipping import KEPT
 from models.descent import Network, Vector, noised
-from models.encoding import Doubles, Encoding, Floats, Task
+from models.encoding import Doubles, Encoding, Floats, Task, rates
 from models.run import RunPlan
 from models.table import Places, Table
 from planner.refusal import Refused
@@ -231,7 +231,8 @@ def score(
         part = rows[first : first + 8192]
         pixels = None if table.pixels is None else table.pixels[part]
         scores = network.scores(parameters, table.inputs[part], pixels)
-        total += float(quality(network.encoding, scores, table.targets[part]).sum())
+        found = quality(network.encoding, scores, table.targets[part])
+        total += float(np.nan_to_num(found).sum())
     noisy = noised(np.array([KEPT * total]), multiplier, randomness)
     return float(noisy[0]) / expected
 
@@ -239,13 +240,15 @@ def score(
 def quality(encoding: Encoding, scores: Doubles, targets: Floats) -> Doubles:
     """Return how good each prediction is, between 0 and 1.
 
-    Classes: 1 less the logarithmic loss over LOSS_MAX, or 0. Numbers: 1 less the error over half
-    the width of the label's bounds, or 0.
+    Classes: 1 less the logarithmic loss over LOSS_MAX, or 0. Numbers and counts: 1 less the error
+    over half the width of the label's bounds, or 0.
     """
     safe = np.nan_to_num(scores, nan=0.0, posinf=1e6, neginf=-1e6)
     if encoding.task is Task.REAL:
         near: Doubles = np.clip(1 - np.abs(np.clip(safe[:, 0], -1, 1) - targets), 0.0, 1.0)
         return near
+    if encoding.task is Task.COUNT:
+        return np.asarray(np.clip(1 - np.abs(rates(safe[:, 0]) - targets), 0.0, 1.0))
     if encoding.task is Task.BINARY:
         loss = np.logaddexp(0.0, -safe[:, 0] * (2.0 * targets - 1.0))
     else:

@@ -607,6 +607,9 @@ PLANTED = (
             "(KEPT / np.maximum(np.linalg.norm(vectors, axis=1), norm))[:, None]",
             "KEPT / norm",
             ("tests/models/test_importance.py::test_one_patient_moves_the_means_by_one",)),
+    Planted("counts of a run with noise of whole steps", "models/counts.py",
+            "    steps = 2 ** max(0, math.ceil(GRID_BITS - math.log2(sigma)))\n", "    steps = 1\n",
+            ("tests/models/test_noised_counts.py::test_the_grid_is_fine_and_the_noise_has_its_sigma",)),
     Planted("metrics that count all rows of a patient", "models/evaluation.py",
             "    rows = table.starts[units]  # a patient's first row, in the secret random order "
             "of its rows\n",

@@ -185,11 +185,11 @@ def _watched(found: Recording, like: Recording | None) -> Iterator[None]:
         (models.descent, "noised"): _step(met),
         (models.importance, "noised"): _step(met, "means"),
         (models.tuning, "noised"): _step(met, "score"),
-        (models.importance, "gaussian"): _counted("importance", "cells", met),
-        (models.evaluation, "gaussian"): _counted("metrics", "cells", met),
-        (models.class_weights, "gaussian"): _counted("class weights", "counts", met),
-        (models.statistics, "gaussian"): _counted("sums", "sums", met),
-        (models.forest, "gaussian"): _counted("leaves", "cells", met),
+        (models.importance, "noised_counts"): _fine("importance", met),
+        (models.evaluation, "noised_counts"): _fine("metrics", met),
+        (models.class_weights, "noised_counts"): _fine("class weights", met),
+        (models.statistics, "noised_counts"): _fine("sums", met),
+        (models.forest, "noised_counts"): _fine("leaves", met),
         (models.marginal_table, "gaussian"): _counted("counts", "cells", met),
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -269,23 +269,42 @@ def _step(met: Any, name: str = "step") -> Any:
     return wrap
 
 
-def _counted(name: str, local: str, met: Any) -> Any:
-    """Training: whole numbers that noise is drawn for; `local` is what the caller calls them.
+def _reach(place: dict[str, Any]) -> tuple[float, float]:
+    """Return how far one patient moves what is counted, in L1 and in L2 norm.
 
-    One patient moves them by the caller's `plan.distance` in L2 norm where there is a plan, and
-    else is once in one cell.
+    By the caller's `plan.distance` where there is a plan; else it is once in one cell.
     """
+    return (np.inf, float(place["plan"].distance)) if "plan" in place else (1.0, 1.0)
+
+
+def _fine(name: str, met: Any) -> Any:
+    """Training: whole numbers that get noise of a fine grid."""
+
+    def wrap(true: Any) -> Any:
+        def noised_counts(counts: Any, sigma: float, randomness: Any) -> Any:
+            l1, l2 = _reach(sys._getframe(1).f_locals)
+            given = {(i,): int(n) for i, n in enumerate(counts.ravel())}
+            # Drawn in a replay too: what is simulated later comes from the same randomness.
+            noisy = true(counts, sigma, randomness)
+            return met((name, counts.shape, sigma), l1, l2**2, given, lambda: noisy)
+
+        return noised_counts
+
+    return wrap
+
+
+def _counted(name: str, local: str, met: Any) -> Any:
+    """Tables: whole numbers that noise is drawn for; `local` is what the caller calls them."""
 
     def wrap(true: Any) -> Any:
         def sample(sigma: float, size: int, randomness: Any) -> Any:
             place = sys._getframe(1).f_locals
             cells = place[local].ravel()
-            reach = float(place["plan"].distance) if "plan" in place else 1.0
+            l1, l2 = _reach(place)
             given = {(i,): int(n) for i, n in enumerate(cells)}
             # Drawn in a replay too: what is simulated later comes from the same randomness.
             drawn = true.sample(sigma, size, randomness)
-            noisy = met((name, place[local].shape, sigma), np.inf if "plan" in place else 1.0,
-                        reach**2, given, lambda: cells + drawn)
+            noisy = met((name, place[local].shape, sigma), l1, l2**2, given, lambda: cells + drawn)
             return noisy - cells
 
         return SimpleNamespace(sample=sample, rho=true.rho, epsilon_for=true.epsilon_for,

@@ -94,9 +94,9 @@ def test_every_cell_gets_noise_of_the_stated_scale(base: Engine) -> None:
                   np.zeros(1, np.int64))
     asked: list[float] = []
     patch = pytest.MonkeyPatch()
-    sample = forest.gaussian.sample
-    patch.setattr(forest.gaussian, "sample",
-                  lambda s, n, r: asked.append(s / wide.distance) or sample(s, n, r))
+    true = forest.noised_counts
+    patch.setattr(forest, "noised_counts",
+                  lambda n, s, r: asked.append(s / wide.distance) or true(n, s, r))
     made = grown(wide, wide.network.drawn(Randomness.seeded(1)), empty, Randomness.seeded(2))
     patch.undo()
     assert asked == [pytest.approx(run.multiplier)]

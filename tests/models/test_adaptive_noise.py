@@ -262,7 +262,7 @@ def test_one_patient_moves_one_count_by_one(monkeypatch: pytest.MonkeyPatch) -> 
     seen: list[np.ndarray] = []
 
     def silent(sigma: float, size: int, _: Randomness) -> np.ndarray:
-        assert sigma == 7.0
+        assert sigma == 7.0 * 2.0**32  # on a grid of 2^32 steps a patient
         return np.zeros(size, dtype=np.int64)
 
     counted = np.bincount
